@@ -1,0 +1,71 @@
+"""What a task is: where its rows come from, how they are scored.
+
+A task is one file of this folder, named after its id, with a module-level ``TASK`` that fulfils `Task`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+Split = Literal["train", "eval"]
+TaskKind = Literal["classification", "pair_classification", "image_classification", "regression", "pair_regression"]
+Modality = Literal["text", "image", "any"]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of one split, column by column.
+
+    columns: ``text`` (and ``text2`` for pairs): lists of str; or ``image``: uint8 array (rows, height, width, 3).
+    labels: int64 (rows,) class indices, float32 (rows,) or (rows, outputs) regression targets, or None where the
+        task computes its targets from the model (`Task.teacher`).
+    """
+
+    columns: Mapping[str, Any]
+    labels: np.ndarray | None
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
+
+
+@dataclass(frozen=True)
+class TaskInfo:
+    """What lists, forms and results say of a task."""
+
+    id: str
+    title: str
+    description: str
+    kind: TaskKind
+    modality: Modality
+    metrics: tuple[str, ...]
+    """Names from peft_core.metrics.scores; the first one is the score that curves and tables show."""
+    labels: tuple[str, ...] | None
+    """Names of the classes in index order; None for regression."""
+    outputs: int
+    """Width of the head: number of classes, or of regression targets."""
+    train_rows: int
+    eval_rows: int
+    """Rows used when nothing is asked for."""
+    max_train_rows: int
+    max_eval_rows: int
+    origin: str = "embedded"
+    license: str = "Apache-2.0"
+    protocol: str = "train and eval rows are disjoint by construction; the score is that of the last step"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Option name to default (rank_probe: spectrum, rank, ...)."""
+
+
+class Task(Protocol):
+    info: TaskInfo
+
+    def rows(self, split: Split, count: int, seed: int, options: Mapping[str, Any]) -> Rows:
+        """The first `count` rows of a split; the same seed gives the same rows, and fewer are a prefix of more."""
+        ...
+
+    teacher: Callable[..., Any] | None
+    """None, or ``teacher(backbone, seed, options)``: a context manager under which the backbone computes the
+    targets; it yields ``targets(features) -> (rows, outputs)`` where features are the backbone's pooled output."""
