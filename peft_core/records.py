@@ -184,7 +184,9 @@ class TrainingConfig(Frozen):
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 computes under autocast, weights stay fp32")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a CUDA device where there is one")
     eval_every: int | None = Field(None, ge=1, description="steps between evaluations; empty: a twelfth of the run")
-    max_length: int | None = Field(None, ge=2, le=100_000, description="tokens a row is cut to; empty: the model's limit")
+    max_length: int | None = Field(
+        None, ge=2, le=100_000, description="tokens a row is cut to; empty: the model's limit"
+    )
     selection: Literal["last", "best"] = Field("last", description="which evaluation is the run's score")
 
     @model_validator(mode="after")

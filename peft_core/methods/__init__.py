@@ -1,0 +1,65 @@
+"""The methods: every file of this folder whose name does not start with an underscore is one."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import cache
+from types import ModuleType
+
+from peft_core.methods._contract import Attached, Method, MethodConfig, WeightUpdate
+from peft_core.records import InputError, MethodSpec, checked
+
+__all__ = ["Attached", "Method", "MethodConfig", "WeightUpdate", "discover", "get_method", "list_methods", "resolve"]
+
+_ORDER = ("baseline", "low-rank", "adapter", "prefix", "prompt")
+
+
+def discover(package: ModuleType) -> dict[str, Method]:
+    """The methods of a package, by id.
+
+    Raises:
+        ImportError: a file that declares no METHOD, or one whose id is not the file's name.
+    """
+    found = {}
+    for entry in pkgutil.iter_modules(package.__path__):
+        if entry.name.startswith("_"):
+            continue
+        module = importlib.import_module(f"{package.__name__}.{entry.name}")
+        method = getattr(module, "METHOD", None)
+        if not isinstance(method, Method) or method.id != entry.name:
+            raise ImportError(f"{module.__file__} must declare METHOD = Method(id={entry.name!r}, ...)")
+        found[method.id] = method
+    return found
+
+
+@cache
+def _methods() -> dict[str, Method]:
+    found = discover(importlib.import_module(__name__))
+    return dict(sorted(found.items(), key=lambda item: _ORDER.index(item[1].family)))
+
+
+def list_methods() -> list[Method]:
+    """All methods, baselines first."""
+    return list(_methods().values())
+
+
+def get_method(method_id: str) -> Method:
+    """The method with this id.
+
+    Raises:
+        InputError: there is none.
+    """
+    methods = _methods()
+    if method_id not in methods:
+        raise InputError("method", method_id, f"it must be one of {', '.join(methods)}")
+    return methods[method_id]
+
+
+def resolve(spec: MethodSpec) -> MethodConfig:
+    """The config a spec stands for, every option filled in.
+
+    Raises:
+        InputError: an option that the method does not have, or a value outside its bounds.
+    """
+    return checked(get_method(spec.id).Config, spec.options, prefix=f"{spec.id}.")

@@ -1,0 +1,274 @@
+"""What a method is, and what it leaves in a backbone.
+
+A method is one file of this folder; the file's name is its id. It declares a frozen config and
+``attach(backbone, config, generator) -> Attached``, and names itself in a module-level ``METHOD``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from peft_core.methods import _surgery
+from peft_core.methods._masks import BoostConfig, WeightTransform
+from peft_core.metrics.parameters import TensorCount
+from peft_core.records import AdapterPlace, Backbone, Frozen, InputError, Site, SiteSelection
+
+
+class MethodConfig(Frozen):
+    """Options common to all methods. Each method's own default rates are those it was tuned to."""
+
+    learning_rate: float = Field(1e-3, gt=0, le=10, description="peak learning rate of this method")
+    weight_decay: float = Field(0.01, ge=0, le=10, description="AdamW's decay; biases and LayerNorms have none")
+
+
+class LowRankConfig(MethodConfig):
+    """Options common to the low-rank family."""
+
+    rank: int = Field(8, ge=1, le=8192, description="inner dimension r of the shared low-rank pair")
+    alpha: float | None = Field(None, gt=0, le=1e6, description="scale is alpha / rank; empty: scale 1")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the module's input, one draw a branch")
+    sites: SiteSelection | None = Field(None, description="adapted maps; empty: the architecture's default")
+    use_rslora: bool = Field(False, description="scale alpha / sqrt(rank) instead of alpha / rank")
+
+    @property
+    def scale(self) -> float:
+        alpha = self.alpha if self.alpha is not None else self.rank
+        return alpha / (self.rank**0.5 if self.use_rslora else self.rank)
+
+
+class BoostedConfig(BoostConfig):
+    """CapaBoost's options as a config mixes them in."""
+
+    @property
+    def boost(self) -> BoostConfig:
+        return BoostConfig(**{name: getattr(self, name) for name in BoostConfig.model_fields})
+
+    @model_validator(mode="after")
+    def _pattern_decides(self) -> BoostedConfig:
+        if self.n_of_m and "sparsity" in self.model_fields_set and abs(self.sparsity - (1 - self.density)) > 1e-9:
+            raise InputError(
+                "sparsity", self.sparsity, f"with masks {self.masks} it is {1 - self.density:g}; leave it out"
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class WeightUpdate:
+    """What a run added to one site's map: left (out, R) @ right (R, in), or delta (out, in) where there are no factors.
+
+    kind `linear_map`: not an update of a weight but the linear part U V of an adapter.
+    """
+
+    site: str
+    layer: int
+    role: str
+    bound: int
+    """Largest rank the method allows here."""
+    left: Tensor | None = None
+    right: Tensor | None = None
+    delta: Tensor | None = None
+    kind: Literal["delta", "linear_map"] = "delta"
+
+
+class Attached:
+    """A method's part of one run: its modules, its own copies of backbone parameters, and what the loop must call.
+
+    The loop calls what is there and knows no method by name:
+        penalty() -> Tensor: added to the task loss.
+        before_step(step): draws what is drawn once a step (masks, routing).
+        after_backward(step), after_step(step): hooks around the optimizer's step.
+        active_parameters() -> int: trainable parameters now, the head left out.
+        extra_state() / load_extra_state(dict): what a checkpoint must hold beyond parameters.
+    """
+
+    def __init__(self, backbone: Backbone, seed: int) -> None:
+        self.backbone, self.seed = backbone, seed
+        self.modules: dict[str, nn.Module] = {}
+        self.overrides: dict[str, nn.Parameter] = {}
+        self.head: dict[str, nn.Parameter] = {}
+        self.counts: list[TensorCount] = []
+        self.penalty: Callable[[], Tensor] | None = None
+        self.before_step: list[Callable[[int], None]] = []
+        self.after_backward: list[Callable[[int], None]] = []
+        self.after_step: list[Callable[[int], None]] = []
+        self.extra_state: Callable[[], dict[str, Any]] | None = None
+        self.load_extra_state: Callable[[dict[str, Any]], None] | None = None
+        self.updates: Callable[[], list[WeightUpdate]] = list
+        self._hooks: list[tuple[str, _surgery.Hook]] = []
+        self._unions: dict[str, WeightTransform] = {}
+
+    # --- building ---
+
+    def add_at_site(self, site: Site, module: nn.Module) -> None:
+        self._add(site.name, module)
+        self._hooks.append((site.module, _surgery.site_hook(site, module)))
+
+    def add_at_place(self, place: AdapterPlace, module: nn.Module) -> None:
+        self._add(place.name, module)
+        self._hooks.append((place.module, _surgery.place_hook(place, module)))
+
+    def _add(self, name: str, module: nn.Module) -> None:
+        self.modules[name] = module.to(self.device)
+        for draw in (getattr(part, "draw", None) for part in module.modules()):
+            if draw is not None:
+                self.before_step.append(draw)
+
+    def add_tensor(
+        self, module: str, role: str, transform: WeightTransform | None, site: str, in_product: bool
+    ) -> None:
+        """Counts a parameter `role` of a module; `transform` says which of its values any mask keeps."""
+        parameter = self.modules[module].get_parameter(role)
+        rows, cols = (parameter.shape[0], 1) if parameter.dim() == 1 else tuple(parameter.shape)
+        count = parameter.numel()
+        if transform is not None:
+            self._unions[f"adapter.{module}.{role}"] = transform
+        self.counts.append(
+            TensorCount(
+                name=f"{module}.{role}",
+                site=site,
+                role=role,
+                rows=rows,
+                cols=cols,
+                is_bias=parameter.dim() == 1,
+                copies=transform.copies if transform else 1,
+                kept=transform.kept if transform else count,
+                nominal_kept=transform.nominal_kept if transform else float(count),
+                multiplied=transform.multiplied if transform else count,
+                seed_bits=64 if transform is not None and transform.seeded else 0,
+                in_product=in_product,
+            )
+        )
+
+    def override(self, names: tuple[str, ...]) -> None:
+        """Trains own copies of these backbone parameters."""
+        for name in names:
+            parameter = self.backbone.model.get_parameter(name)
+            self.overrides[name] = _surgery.own_copy(parameter)
+            rows, cols = (parameter.shape[0], 1) if parameter.dim() == 1 else (parameter.shape[0], parameter[0].numel())
+            size = parameter.numel()
+            self.counts.append(
+                TensorCount(
+                    name=name,
+                    site=name.rpartition(".")[0],
+                    role=name.rpartition(".")[2],
+                    rows=rows,
+                    cols=cols,
+                    is_bias=name.endswith("bias"),
+                    copies=1,
+                    kept=size,
+                    nominal_kept=float(size),
+                    multiplied=size,
+                    seed_bits=0,
+                    in_product=False,
+                )
+            )
+
+    def train_head(self, initial: Mapping[str, Tensor]) -> None:
+        """Trains a head of its own from these values; the same for equal seeds, whatever the method."""
+        self.head = {name: _surgery.own_copy(value).to(self.device) for name, value in initial.items()}
+
+    # --- what training, storing and measuring need ---
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.backbone.model.parameters()).device
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """All parameters that train, by name: ``adapter.``, ``backbone.`` and ``head.`` ones."""
+        own = {
+            f"adapter.{name}.{role}": parameter
+            for name, module in self.modules.items()
+            for role, parameter in module.named_parameters()
+        }
+        own |= {f"backbone.{name}": parameter for name, parameter in self.overrides.items()}
+        return own | {f"head.{name}": parameter for name, parameter in self.head.items()}
+
+    def active_parameters(self) -> int:
+        """Trainable adapter parameters now: values that some mask keeps, head left out."""
+        return sum(count.kept for count in self.counts)
+
+    def active(self) -> AbstractContextManager[None]:
+        """Within it the backbone computes with this method's modules, parameters and head."""
+        return _surgery.installed(self.backbone.model, self._hooks, self.overrides | self.head)
+
+    def train(self, mode: bool = True) -> None:
+        for module in self.modules.values():
+            module.train(mode)
+
+    def begin_rows(self, step: int, first_row: int) -> None:
+        """Tells modules that draw by row where a micro-batch starts."""
+        for module in self.modules.values():
+            for part in module.modules():
+                if hasattr(part, "first_row"):
+                    part.step, part.first_row = step, first_row  # type: ignore[assignment]
+
+    def stored(self) -> dict[str, Tensor]:
+        """The adapter as it is kept: of a masked tensor only the values that some mask keeps, in row-major order."""
+        tensors = {}
+        for name, parameter in self.trainable().items():
+            if name.startswith("head."):
+                continue
+            union = self._union(name)
+            value = parameter.detach()
+            tensors[name.partition(".")[2]] = (value[union] if union is not None else value).contiguous().cpu()
+        return tensors
+
+    def stored_head(self) -> dict[str, Tensor]:
+        return {name: parameter.detach().contiguous().cpu() for name, parameter in self.head.items()}
+
+    def load_stored(self, adapter: Mapping[str, Tensor], head: Mapping[str, Tensor]) -> None:
+        """Takes what `stored` and `stored_head` gave.
+
+        Raises:
+            InputError: a tensor is missing, unexpected or of another size.
+        """
+        targets = {name: parameter for name, parameter in self.trainable().items()}
+        given = {self._full_name(name): value for name, value in adapter.items()}
+        given |= {f"head.{name}": value for name, value in head.items()}
+        odd = sorted(set(given) ^ set(targets))
+        if odd:
+            raise InputError("adapter", odd[0], "its tensors must be exactly those of the method and its options")
+        with torch.no_grad():
+            for name, value in given.items():
+                union = self._union(name)
+                expected = int(union.sum()) if union is not None else targets[name].numel()
+                if value.numel() != expected:
+                    raise InputError("adapter", name, f"it must hold {expected} values, not {value.numel()}")
+                if union is None:
+                    targets[name].copy_(value)
+                else:
+                    targets[name].zero_()[union] = value.to(targets[name].device)
+
+    def _full_name(self, name: str) -> str:
+        return f"adapter.{name}" if f"adapter.{name}" in self.trainable() else f"backbone.{name}"
+
+    def _union(self, name: str) -> Tensor | None:
+        return self._unions[name].union() if name in self._unions else None
+
+
+class Attach(Protocol):
+    def __call__(self, backbone: Backbone, config: Any, generator: torch.Generator) -> Attached: ...
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method as lists and forms show it."""
+
+    id: str
+    title: str
+    family: Literal["baseline", "low-rank", "adapter", "prefix", "prompt"]
+    source: str
+    Config: type[MethodConfig]
+    attach: Attach
+    boosts: bool = False
+    """True where options ``boost.d``, ``boost.sparsity`` ... put CapaBoost over it."""
+    mergeable: bool = False
+    zero_init: bool = True
+    """True where a fresh attachment leaves the backbone's output as it was."""

@@ -1,0 +1,151 @@
+"""The modules that methods put beside a frozen layer: a low-rank pair and a bottleneck adapter."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from peft_core.methods._masks import WeightTransform, stream, uniform
+
+NONLINEARITIES = {
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
+    "swish": F.silu,
+    "tanh": torch.tanh,
+}
+
+
+def keyed_generator(*key: object) -> torch.Generator:
+    """A CPU generator whose draws depend on the key alone."""
+    return torch.Generator().manual_seed(stream("init", *key) & (2**63 - 1))
+
+
+def kaiming(shape: tuple[int, int], bound: float, generator: torch.Generator) -> Tensor:
+    """U(-bound, bound) of `shape`."""
+    return torch.empty(shape).uniform_(-bound, bound, generator=generator)
+
+
+class KeyedDropout(nn.Module):
+    """Dropout whose mask depends on (seed, site, branch, step, row) alone, not on a global generator."""
+
+    def __init__(self, probability: float, *key: object) -> None:
+        super().__init__()
+        self.probability, self._key = probability, key
+        self.step = self.first_row = 0
+
+    def forward(self, x: Tensor, branch: int = 0) -> Tensor:
+        """x: (rows, ..., features)."""
+        if not self.training or self.probability == 0:
+            return x
+        inner = x[0].numel()
+        rows = torch.arange(self.first_row, self.first_row + x.shape[0], device=x.device)
+        places = self._places(x.shape[1:], x.device)
+        counters = rows.view(-1, *[1] * (x.dim() - 1)) * 2**40 + places
+        keep = uniform(stream(*self._key, "dropout", branch, self.step), counters) >= self.probability
+        return x * keep / (1 - self.probability) if inner else x
+
+    @staticmethod
+    def _places(shape: torch.Size, device: torch.device) -> Tensor:
+        """Counters of the positions in a row that do not depend on how far the batch is padded."""
+        features = torch.arange(shape[-1], device=device)
+        if len(shape) == 1:
+            return features
+        return torch.arange(shape[0], device=device).unsqueeze(1) * 2**20 + features
+
+
+class LowRank(nn.Module):
+    """y += s * sum_i (B * m_Bi)(A * m_Ai) x, with one A (r, in) and one B (out, r) (LoRA; CapaBoost, eq. 3).
+
+    The d branches run as one pair of products over the concatenated factors, (d r, in) and (out, d r).
+    A ~ U(-bound, bound), B = 0.
+    """
+
+    def __init__(
+        self,
+        a: WeightTransform,
+        b: WeightTransform,
+        initial_a: Tensor,
+        out_features: int,
+        scale: float,
+        dropout: KeyedDropout,
+    ) -> None:
+        super().__init__()
+        self.A = nn.Parameter(initial_a)
+        self.B = nn.Parameter(torch.zeros(out_features, initial_a.shape[0]))
+        self.mask_A, self.mask_B = a, b
+        self.scale, self.dropout = scale, dropout
+
+    def right(self) -> Tensor:
+        """(d r, in): the masked copies of A, one below the other."""
+        return self.mask_A(self.A).flatten(0, 1)
+
+    def left(self) -> Tensor:
+        """(out, d r): the masked copies of B, one beside the other."""
+        return self.mask_B(self.B).transpose(0, 1).flatten(1, 2)
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """left (out, d r) and right (d r, in) with left @ right the weight update, scale included."""
+        return self.left() * self.scale, self.right()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., in) to the update's output (..., out)."""
+        if self.training and self.dropout.probability and self.mask_A.copies > 1:
+            a, b = self.mask_A(self.A), self.mask_B(self.B)
+            parts = [F.linear(F.linear(self.dropout(x, i), a[i]), b[i]) for i in range(self.mask_A.copies)]
+            return torch.stack(parts).sum(0) * self.scale
+        y = F.linear(F.linear(self.dropout(x), self.right()), self.left())
+        return y if self.scale == 1 else y * self.scale
+
+
+class Bottleneck(nn.Module):
+    """A(u) = sum_i U_i phi(V_i u + b_V) + b_U with V (bn, h), U (h, bn), U_i = U * m_Ui, V_i = V * m_Vi.
+
+    The input bias is shared by the branches. The output bias is added `bias_copies` times: once as in CapaBoost's
+    eq. 3, or d times as in its authors' code. Without inner residual.
+    """
+
+    def __init__(
+        self,
+        down: WeightTransform,
+        up: WeightTransform,
+        initial_down: Tensor,
+        initial_up: Tensor,
+        nonlinearity: str,
+        bias_copies: int = 1,
+    ) -> None:
+        super().__init__()
+        self.V, self.U = nn.Parameter(initial_down), nn.Parameter(initial_up)
+        self.b_V, self.b_U = (
+            nn.Parameter(torch.zeros(initial_down.shape[0])),
+            nn.Parameter(torch.zeros(len(initial_up))),
+        )
+        self.mask_V, self.mask_U = down, up
+        self.phi = NONLINEARITIES[nonlinearity]
+        self.bias_copies = bias_copies
+
+    def right(self) -> Tensor:
+        """(d bn, h): the masked copies of V."""
+        return self.mask_V(self.V).flatten(0, 1)
+
+    def left(self) -> Tensor:
+        """(h, d bn): the masked copies of U."""
+        return self.mask_U(self.U).transpose(0, 1).flatten(1, 2)
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """left (h, d bn) and right (d bn, h): the adapter's linear map, its nonlinearity left out."""
+        return self.left(), self.right()
+
+    def forward(self, u: Tensor) -> Tensor:
+        """u (..., h) to (..., h)."""
+        bias_in = self.b_V if self.mask_V.copies == 1 else self.b_V.repeat(self.mask_V.copies)
+        bias_out = self.b_U if self.bias_copies == 1 else self.b_U * self.bias_copies
+        return F.linear(self.phi(F.linear(u, self.right(), bias_in)), self.left(), bias_out)
+
+
+def inverse_root(width: int) -> float:
+    """1 / sqrt(width): the bound of Kaiming's uniform initialisation with a = sqrt(5)."""
+    return 1 / math.sqrt(width)

@@ -1,0 +1,88 @@
+"""How a method's modules get into a backbone and out again without a trace: forward hooks and swapped parameters.
+
+One copy of the backbone serves all runs of a comparison. While an attachment is active its hooks are on the sites and
+its own parameters stand where the frozen ones stood; afterwards the backbone is what it was, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from peft_core.records import AdapterPlace, Site
+
+Hook = Callable[[nn.Module, tuple[Any, ...], Any], Any]
+
+
+def site_hook(site: Site, update: Callable[[Tensor], Tensor]) -> Hook:
+    """Adds update(x) to a linear map's output, at the site's own output features where the projection is fused."""
+
+    def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        addition = update(args[0])
+        if output.shape[-1] == addition.shape[-1]:
+            return output + addition
+        before, after = site.offset, output.shape[-1] - site.offset - site.out_features
+        return output + F.pad(addition, (before, after))
+
+    return hook
+
+
+def place_hook(place: AdapterPlace, adapter: Callable[[Tensor], Tensor]) -> Hook:
+    """Puts an adapter at a place, in the form that the architecture asks for (METHODS.md, Sites)."""
+
+    def post_norm(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        return _layer_norm(module, args[0] + adapter(output))
+
+    def add(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        if isinstance(output, tuple):
+            return (output[0] + adapter(output[0]), *output[1:])
+        return output + adapter(output)
+
+    return post_norm if place.form == "post_norm" else add
+
+
+def _layer_norm(module: nn.Module, x: Tensor) -> Tensor:
+    """The module's own forward, without the hooks that are on it."""
+    return type(module).forward(module, x)
+
+
+def parameter_owners(model: nn.Module) -> dict[str, list[tuple[nn.Module, str]]]:
+    """For every parameter name all places (module, attribute) that hold that parameter; tied ones have several."""
+    places: dict[int, list[tuple[nn.Module, str]]] = {}
+    for module in model.modules():
+        for attribute, parameter in module._parameters.items():
+            if parameter is not None:
+                places.setdefault(id(parameter), []).append((module, attribute))
+    return {name: places[id(parameter)] for name, parameter in model.named_parameters()}
+
+
+@contextmanager
+def installed(
+    model: nn.Module, hooks: list[tuple[str, Hook]], parameters: Mapping[str, nn.Parameter]
+) -> Iterator[None]:
+    """Within it the hooks are on the named modules and the parameters stand in for the model's own."""
+    with ExitStack() as undo:
+        owners = parameter_owners(model) if parameters else {}
+        for name, parameter in parameters.items():
+            for module, attribute in owners[name]:
+                undo.callback(module._parameters.__setitem__, attribute, module._parameters[attribute])
+                module._parameters[attribute] = parameter
+        for path, hook in hooks:
+            undo.callback(model.get_submodule(path).register_forward_hook(hook).remove)
+        yield
+
+
+def weight_at(site: Site, weight: Tensor) -> Tensor:
+    """(out, in): the site's part of its module's weight."""
+    full = weight.T if site.transposed else weight
+    return full[site.offset : site.offset + site.out_features]
+
+
+def own_copy(parameter: Tensor) -> nn.Parameter:
+    """A trainable copy."""
+    return nn.Parameter(torch.clone(parameter.detach()))

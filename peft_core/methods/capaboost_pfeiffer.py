@@ -1,0 +1,44 @@
+"""CapaBoost on Pfeiffer's adapter: A(u) = sum_i (U * m_Ui) phi((V * m_Vi) u + b_V) + b_U, i = 1 ... d.
+
+CapaBoost (ICLR 2024), eq. 3, "CapaBoost-PAdapter". Biases are never masked; the input bias is shared by the branches.
+Where paper and authors' code differ: the output bias is added once (their code: once a branch, `output_bias=each`),
+and the input bias learns from all branches (their code: from the first).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+
+from peft_core.methods._adapters import AdapterConfig, attach_adapters
+from peft_core.methods._contract import Attached, BoostedConfig, Method
+from peft_core.records import Backbone
+
+
+class Config(AdapterConfig, BoostedConfig):
+    """Options of CapaBoost on Pfeiffer's adapter."""
+
+    learning_rate: float = Field(3e-3, gt=0, le=10, description="peak learning rate of this method")
+    output_bias: Literal["once", "each"] = Field(
+        "once", description="added once, or once a branch as the authors' code"
+    )
+
+
+def attach(backbone: Backbone, config: Config, generator: torch.Generator) -> Attached:
+    """A masked, tied bottleneck adapter after every feed-forward block."""
+    copies = config.d if config.output_bias == "each" else 1
+    phi = backbone.adapter_defaults.nonlinearity
+    return attach_adapters(backbone, config, generator, "pfeiffer", phi, config.boost, copies)
+
+
+METHOD = Method(
+    id="capaboost_pfeiffer",
+    title="CapaBoost-PAdapter",
+    family="adapter",
+    source="CapaBoost (ICLR 2024), eq. 3",
+    Config=Config,
+    attach=attach,
+    zero_init=False,
+)

@@ -1,0 +1,206 @@
+"""A comparison's runs on one copy of the backbone, taking turns so that their curves grow side by side."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from peft_core.backbones import initial_head, load_backbone
+from peft_core.methods import get_method, resolve
+from peft_core.metrics.flops import adapter_flops_executed, adapter_flops_nominal
+from peft_core.metrics.scores import baseline
+from peft_core.records import (
+    Backbone,
+    ComparisonSpec,
+    Emit,
+    Event,
+    InputError,
+    RunFailure,
+    RunResult,
+    RunSpec,
+    RunState,
+    StateRecord,
+)
+from peft_core.tasks import get_task
+from peft_core.training.checkpoint import latest_checkpoint
+from peft_core.training.data import BatchOrder, TaskData, load_data
+from peft_core.training.environment import environment, peak_memory_bytes, pick_device
+from peft_core.training.evaluate import layer_ranks, summarize_ranks
+from peft_core.training.loop import Run, train
+from peft_core.training.native import save_adapter
+from peft_core.training.reference import lora_reference_flops
+
+logger = logging.getLogger(__name__)
+TURN_SECONDS = 0.2
+"""How long a run trains before the next one has its turn."""
+TIMED_FROM = 5
+"""Steps left out of the median step time: the first ones include lazy initialisation."""
+
+Notice = Callable[[dict[str, Any]], None]
+Stop = Callable[[str], bool]
+
+
+@dataclass
+class _Turn:
+    run: Run
+    records: Iterator[Event]
+
+
+def train_comparison(
+    spec: ComparisonSpec,
+    runs: Sequence[RunSpec],
+    *,
+    folder: Path,
+    emit: Emit,
+    notice: Notice,
+    stop: Stop,
+    resume: bool = False,
+) -> None:
+    """Trains runs of one comparison in turns and reports everything through `emit` and `notice`.
+
+    Args:
+        runs: those of the comparison's runs that are to train now.
+        folder: each run's checkpoints and adapter lie in ``folder/<run id>``.
+        notice: facts on the comparison as they become known (keys of ComparisonRow; `active`: the run at work).
+        stop: asked between steps whether a run is to end; it ends cancelled, with a checkpoint.
+        resume: continue every run from its last whole checkpoint.
+
+    Raises:
+        InputError, RunFailure: the model or the data cannot be used, so that no run can start.
+    """
+    device = pick_device(spec.training.device)
+    notice({"plan": {"execution": "apart", "workers": 1, "threads": torch.get_num_threads()}})
+    notice({"environment": environment(device), "metric": get_task(spec.task).info.metrics[0]})
+    info = get_task(spec.task).info
+    problem = "classification" if info.labels is not None else "regression"
+    backbone = load_backbone(spec.model, outputs=info.outputs, problem=problem, device=str(device))
+    data = load_data(spec, backbone)
+    base = baseline(info.metrics, data.train.labels, data.evaluation.labels)[info.metrics[0]]
+    notice({"baseline_score": base})
+    order = BatchOrder(data.train.lengths(), spec.training.batch_size, spec.data_seed)
+    turns: list[_Turn] = []
+    for run_spec in runs:
+        if stop(run_spec.run):
+            emit(StateRecord(run=run_spec.run, step=0, state=RunState.CANCELLED))
+            continue
+        run = _start(run_spec, backbone, data, order, folder / run_spec.run, resume, emit, notice)
+        if run is not None:
+            turns.append(_Turn(run, train(run)))
+    while turns:
+        turns = [turn for turn in turns if _take_turn(turn, base, emit, notice, stop)]
+
+
+def _start(
+    spec: RunSpec,
+    backbone: Backbone,
+    data: TaskData,
+    order: BatchOrder,
+    folder: Path,
+    resume: bool,
+    emit: Emit,
+    notice: Notice,
+) -> Run | None:
+    """Attaches a run's method; None where that failed and was reported."""
+    try:
+        config = resolve(spec.method)
+        attached = get_method(spec.method.id).attach(backbone, config, torch.Generator().manual_seed(spec.seed))
+        attached.train_head(initial_head(backbone, spec.seed))
+        run = Run(spec, config, attached, data, order, folder)
+        if resume:
+            _resume(run, notice)
+    except FAILURES as error:
+        emit(StateRecord(run=spec.run, step=0, state=RunState.FAILED, error=reason(error)))
+        return None
+    described = config.model_dump()
+    notice({"run": spec.run, "config": described, "total_steps": run.total_steps})
+    emit(StateRecord(run=spec.run, step=run.step, state=RunState.RUNNING))
+    return run
+
+
+def _resume(run: Run, notice: Notice) -> None:
+    assert run.folder is not None
+    checkpoint, said = latest_checkpoint(run.folder / "checkpoints")
+    for sentence in said:
+        notice({"message": sentence})
+    if checkpoint is not None:
+        run.restore(checkpoint)
+
+
+def _take_turn(turn: _Turn, base: float | None, emit: Emit, notice: Notice, stop: Stop) -> bool:
+    """Lets a run train for a moment. False when it has ended."""
+    run = turn.run
+    notice({"active": run.spec.run})
+    until = time.monotonic() + TURN_SECONDS
+    try:
+        while time.monotonic() < until:
+            if stop(run.spec.run):
+                run.save()
+                emit(StateRecord(run=run.spec.run, step=run.step, state=RunState.CANCELLED))
+                return False
+            record = next(turn.records, None)
+            if record is None:
+                emit(StateRecord(run=run.spec.run, step=run.step, state=RunState.FINISHED, result=_result(run, base)))
+                return False
+            emit(record)
+        return True
+    except FAILURES as error:
+        logger.warning("run %s failed at step %d", run.spec.run, run.step, exc_info=True)
+        emit(StateRecord(run=run.spec.run, step=run.step, state=RunState.FAILED, error=reason(error)))
+        return False
+
+
+FAILURES = (RunFailure, InputError, RuntimeError, MemoryError, OSError)
+"""What ends one run and leaves the others alone. Anything else is a defect and ends the worker."""
+
+
+def reason(error: BaseException) -> str:
+    """The sentence shown where a failed run's curve would be."""
+    if isinstance(error, RunFailure | InputError):
+        return str(error)
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error):
+        return "out of memory; a smaller batch_size, a shorter max_length or a smaller model needs less"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "disk full; delete runs that are not needed any more and resume"
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
+
+
+def _result(run: Run, base: float | None) -> RunResult:
+    """What the finished run leaves; its adapter is written here."""
+    assert run.folder is not None
+    info, counts = run.data.info, run.attached.counts
+    step = run.best[0] if run.best else run.total_steps
+    scores = next(scores for at, scores in reversed(run.evaluations) if at == step)
+    adapter_bytes, head_bytes = save_adapter(run.folder / "adapter", run.spec, run.config, run.attached)
+    trainable = run.attached.active_parameters()
+    nominal = adapter_flops_nominal(counts)
+    reference = lora_reference_flops(run.attached.backbone, run.config)
+    timed = run.step_times[TIMED_FROM:] or run.step_times
+    return RunResult(
+        score=scores,
+        baseline_score=base,
+        split=f"{len(run.data.train)} training rows, {len(run.data.evaluation)} evaluation rows; {info.protocol}",
+        selection=run.training.selection,
+        selected_step=step,
+        trainable=trainable,
+        trainable_percent=100 * trainable / run.attached.backbone.parameter_count(),
+        head_parameters=sum(parameter.numel() for parameter in run.attached.head.values()),
+        stored_bytes=adapter_bytes,
+        head_bytes=head_bytes,
+        rank=summarize_ranks(layer_ranks(run.attached)[1]),
+        adapter_flops_executed=adapter_flops_executed(counts),
+        adapter_flops_nominal=nominal,
+        flops_vs_lora=nominal / reference if reference else None,
+        seconds=run.seconds,
+        step_ms_median=1000 * statistics.median(timed) if timed else None,
+        peak_memory_bytes=peak_memory_bytes(run.attached.device),
+        learning_rate=run.peak_rate,
+        steps=run.total_steps,
+    )

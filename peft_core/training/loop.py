@@ -1,0 +1,235 @@
+"""One run: `train` yields records, step by step. It names no method; it calls what an attachment gives.
+
+Order of a step (METHODS.md): forward, loss and penalty, backward, hooks, clip, optimizer, hooks, schedule, zero.
+A suspended run leaves nothing in the backbone, so several runs can take turns on one copy.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from peft_core.methods import Attached, MethodConfig
+from peft_core.metrics.flops import adapter_flops_executed, adapter_flops_nominal, training_flops
+from peft_core.records import EvalRecord, Event, RankRecord, RunFailure, RunSpec, StepRecord
+from peft_core.training.checkpoint import Checkpoint, save_checkpoint
+from peft_core.training.data import BatchOrder, TaskData
+from peft_core.training.evaluate import evaluate, layer_ranks, task_loss
+from peft_core.training.optimizer import load_optimizer_tensors, make_optimizer, optimizer_tensors, rate_factor
+
+CHECKPOINT_SECONDS = 5.0
+"""Least training time between two checkpoints of a run; evaluations decide the steps."""
+
+
+class Run:
+    """A run while it trains: what it is made of, and how far it is.
+
+    Args:
+        attached: the method's attachment, its head included.
+        order: rows of every step, shared by all runs of the comparison.
+        folder: where its checkpoints go; None for none.
+    """
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        config: MethodConfig,
+        attached: Attached,
+        data: TaskData,
+        order: BatchOrder,
+        folder: Path | None = None,
+    ) -> None:
+        self.spec, self.config, self.attached, self.data, self.order = spec, config, attached, data, order
+        self.folder = folder
+        self.training = spec.comparison.training
+        self.total_steps = self.training.total_steps(len(data.train))
+        self.eval_every = self.training.eval_interval(self.total_steps)
+        decay = self.training.weight_decay
+        self.parameters: dict[str, nn.Parameter] = attached.trainable()
+        self.optimizer = make_optimizer(self.parameters, decay if decay is not None else config.weight_decay)
+        self.step = 0
+        self.seconds = self.flops = self.executed = self.nominal = 0.0
+        self.step_times: list[float] = []
+        self.evaluations: list[tuple[int, dict[str, float | None]]] = []
+        self.best: tuple[int, float] | None = None
+        self.best_tensors: dict[str, Tensor] = {}
+        self.checkpointed_at = 0.0
+
+    @property
+    def peak_rate(self) -> float:
+        given = self.training.learning_rate
+        return given if given is not None else self.config.learning_rate
+
+    def evaluation_due(self) -> bool:
+        """Whether this step's evaluation is still to come."""
+        if self.evaluations and self.evaluations[-1][0] == self.step:
+            return False
+        return self.step % self.eval_every == 0 or self.step == self.total_steps
+
+    # --- saving and resuming ---
+
+    def save(self) -> None:
+        """Writes a checkpoint of this moment, where the run has a folder."""
+        if self.folder is None:
+            return
+        tensors = {f"parameter.{name}": parameter for name, parameter in self.parameters.items()}
+        tensors |= optimizer_tensors(self.optimizer, self.parameters)
+        tensors |= {f"best.{name}": value for name, value in self.best_tensors.items()}
+        state: dict[str, Any] = {
+            "seconds": self.seconds,
+            "flops": [self.flops, self.executed, self.nominal],
+            "evaluations": self.evaluations,
+            "step_times": self.step_times[-500:],
+            "best": self.best,
+            "extra": self.attached.extra_state() if self.attached.extra_state else None,
+        }
+        save_checkpoint(self.folder / "checkpoints", self.step, state, tensors)
+        self.checkpointed_at = self.seconds
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Continues from a checkpoint, bit for bit."""
+        state = checkpoint.state
+        if self.attached.load_extra_state and state["extra"] is not None:
+            self.attached.load_extra_state(state["extra"])
+            self.parameters = self.attached.trainable()
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(checkpoint.tensors[f"parameter.{name}"])
+        load_optimizer_tensors(self.optimizer, self.parameters, checkpoint.tensors)
+        self.step, self.seconds = checkpoint.step, state["seconds"]
+        self.flops, self.executed, self.nominal = state["flops"]
+        self.evaluations = [(step, scores) for step, scores in state["evaluations"]]
+        self.step_times, self.best = state["step_times"], tuple(state["best"]) if state["best"] else None
+        self.best_tensors = {
+            name.removeprefix("best."): value for name, value in checkpoint.tensors.items() if name.startswith("best.")
+        }
+        self.checkpointed_at = self.seconds
+
+    def select_best(self) -> None:
+        """Puts back the parameters of the best evaluation."""
+        with torch.no_grad():
+            for name, value in self.best_tensors.items():
+                self.parameters[name].copy_(value)
+
+
+def train(run: Run) -> Iterator[Event]:
+    """Trains a run to its end and yields its records: an evaluation before the first step, every N steps, at the end.
+
+    Raises:
+        RunFailure: the loss or the gradient is not finite any more. The last finite checkpoint stands.
+    """
+    while True:
+        if run.evaluation_due():
+            yield from _evaluated(run)
+            if run.seconds - run.checkpointed_at >= CHECKPOINT_SECONDS and run.step < run.total_steps:
+                run.save()
+        if run.step == run.total_steps:
+            break
+        yield _step(run)
+    if run.training.selection == "best":
+        run.select_best()
+
+
+def _step(run: Run) -> StepRecord:
+    """One optimizer step on the batch of this step number."""
+    started = time.perf_counter()
+    attached, device, step = run.attached, run.attached.device, run.step
+    rate = run.peak_rate * rate_factor(step, run.total_steps, run.training.warmup)
+    for group in run.optimizer.param_groups:
+        group["lr"] = rate * group.get("rate_scale", 1.0)
+    attached.train(True)
+    for hook in attached.before_step:
+        hook(step)
+    with attached.active():
+        loss, penalty, tokens, width = _accumulate(run, run.order.rows(step), device)
+    for hook in attached.after_backward:
+        hook(step)
+    norm = _clip(run)
+    if not math.isfinite(loss):
+        raise RunFailure(f"the loss became {loss} at step {step + 1}; a smaller learning rate than {rate:g} may help")
+    if not math.isfinite(norm):
+        raise RunFailure(f"the gradient became {norm} at step {step + 1}; a smaller learning rate may help")
+    run.optimizer.step()
+    for hook in attached.after_step:
+        hook(step)
+    run.optimizer.zero_grad(set_to_none=True)
+    run.step += 1
+    _account(run, time.perf_counter() - started, tokens, width)
+    return StepRecord(
+        run=run.spec.run,
+        step=run.step,
+        loss=loss,
+        penalty=penalty,
+        learning_rate=rate,
+        grad_norm=norm,
+        seconds=run.seconds,
+        flops=run.flops,
+        adapter_flops_executed=run.executed,
+        adapter_flops_nominal=run.nominal,
+        active_parameters=attached.active_parameters(),
+    )
+
+
+def _accumulate(run: Run, rows: list[int], device: torch.device) -> tuple[float, float | None, int, int]:
+    """Forward and backward over the micro-batches. Task loss, penalty, tokens (padding included), widest row."""
+    size = math.ceil(len(rows) / run.training.accumulation)
+    total, penalty, tokens, width = 0.0, None, 0, 0
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
+        batch = run.data.train.batch(part, device)
+        run.attached.begin_rows(run.step, start)
+        with torch.autocast(device.type, torch.bfloat16, enabled=run.training.precision == "bf16"):
+            logits = run.attached.backbone.logits(batch)
+        loss = task_loss(logits, run.data.train.labels_of(part, device), run.data.info) * (len(part) / len(rows))
+        total += float(loss.detach())
+        if start == 0 and run.attached.penalty is not None:
+            extra = run.attached.penalty()
+            penalty, loss = float(extra.detach()), loss + extra
+        loss.backward()
+        width = max(width, _width(batch, run))
+        tokens += len(part) * _width(batch, run)
+    return total, penalty, tokens, width
+
+
+def _width(batch: dict[str, Tensor], run: Run) -> int:
+    """Positions a row of the batch takes in the backbone."""
+    return batch["input_ids"].shape[1] if "input_ids" in batch else run.attached.backbone.image_tokens
+
+
+def _clip(run: Run) -> float:
+    parameters = [parameter for parameter in run.parameters.values() if parameter.grad is not None]
+    limit = run.training.clip_norm
+    norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters])
+    if limit is not None:
+        torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+    return float(norm)
+
+
+def _account(run: Run, seconds: float, tokens: int, width: int) -> None:
+    """Adds a step's time and FLOPs. The adapter's training costs three times its forward (METHODS.md, FLOPs)."""
+    run.seconds += seconds
+    run.step_times.append(seconds)
+    executed = 3 * tokens * adapter_flops_executed(run.attached.counts)
+    run.executed += executed
+    run.nominal += 3 * tokens * adapter_flops_nominal(run.attached.counts)
+    run.flops += executed + training_flops(run.attached.backbone, tokens, width, bool(run.attached.overrides))
+
+
+def _evaluated(run: Run) -> Iterator[Event]:
+    """Scores and ranks after the current step."""
+    scores, loss = evaluate(run.attached, run.data.evaluation, run.data.info, run.training.precision)
+    what, layers = layer_ranks(run.attached)
+    yield EvalRecord(run=run.spec.run, step=run.step, scores=scores, loss=loss, seconds=run.seconds)
+    if layers:
+        yield RankRecord(run=run.spec.run, step=run.step, what=what, layers=layers)
+    run.evaluations.append((run.step, scores))
+    primary = scores[run.data.info.metrics[0]]
+    if run.training.selection == "best" and primary is not None and (run.best is None or primary > run.best[1]):
+        run.best = (run.step, primary)
+        run.best_tensors = {name: parameter.detach().clone() for name, parameter in run.parameters.items()}
