@@ -1,0 +1,222 @@
+"""A frozen transformers model as methods, tasks and training see it (`records.Backbone`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from peft_core.backbones._family import Family, PlacePattern, SitePattern, Stack
+from peft_core.records import AdapterDefaults, AdapterPlace, Role, Site, SiteSelection
+
+Problem = Literal["classification", "regression"]
+
+ROLES: dict[str, tuple[Role, ...]] = {
+    "qv": ("q", "v"),
+    "qkvo": ("q", "k", "v", "o"),
+    "six": ("q", "k", "v", "o", "ffn_in", "ffn_out"),
+    "all-linear": ("q", "k", "v", "o", "ffn_in", "ffn_out"),
+}
+
+
+class TransformerBackbone:
+    """A transformers model with a fresh task head, its parameters frozen, in evaluation mode.
+
+    Args:
+        model_id: the id or folder it was loaded from.
+        family: the architecture's data.
+        model: the transformers model, head included.
+        processor: tokenizer or image processor; None on the meta device.
+        max_length: most tokens of a row, None for no limit.
+        outputs: width of the head.
+        problem: what the head is for.
+    """
+
+    def __init__(
+        self,
+        model_id: str,
+        family: Family,
+        model: nn.Module,
+        *,
+        processor: Any = None,
+        max_length: int | None = None,
+        outputs: int = 2,
+        problem: Problem = "classification",
+    ) -> None:
+        self.id = model_id
+        self.architecture = family
+        self.family = family.name
+        self.modality: Literal["text", "image"] = family.modality
+        self.model = model.eval().requires_grad_(False)
+        self.config: Any = model.config
+        self.processor = processor
+        self.max_length = max_length
+        self.outputs = outputs
+        self.problem: Problem = problem
+        self.hidden_size: int = getattr(self.config, family.hidden_field)
+        self.default_sites: SiteSelection = family.default_sites
+        self.adapter_defaults: AdapterDefaults = family.adapter_defaults
+        self.layers = sum(self._depth(stack) for stack in family.stacks)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def body(self) -> nn.Module:
+        """The model without its task head."""
+        return self.model.get_submodule(self.architecture.body)
+
+    @property
+    def image_tokens(self) -> int:
+        """Positions an image takes, class token included; 0 for text."""
+        if self.modality == "text":
+            return 0
+        size, patch = self.config.image_size, self.config.patch_size
+        return (size // patch) ** 2 + 1
+
+    # --- places ---------------------------------------------------------------------------------------------
+
+    def sites(self, selection: SiteSelection | None = None) -> tuple[Site, ...]:
+        """Frozen maps that a weight update can be added to, layer by layer (None: the architecture's default set).
+
+        `all-linear` adds every other linear map of the body outside its embeddings, as role "other".
+        """
+        chosen = selection or self.default_sites
+        named = tuple(site for site in self._named_sites if site.role in ROLES[chosen])
+        return named + self._other_sites if chosen == "all-linear" else named
+
+    def adapter_places(self, kind: Literal["pfeiffer", "houlsby"]) -> tuple[AdapterPlace, ...]:
+        """Places of bottleneck adapters, in the order of the forward pass."""
+        places = []
+        for stack, index, layer in self._layers():
+            patterns: tuple[PlacePattern, ...] = stack.pfeiffer if kind == "pfeiffer" else stack.houlsby
+            for pattern in patterns:
+                module = pattern.module.format(layer=index)
+                name = f"{stack.name}.{index}.{pattern.after}"
+                places.append(AdapterPlace(name, module, layer, pattern.after, pattern.form, self.hidden_size))
+        return tuple(places)
+
+    def _depth(self, stack: Stack) -> int:
+        modules = self.model.get_submodule(stack.layers)
+        assert isinstance(modules, nn.ModuleList)
+        return len(modules)
+
+    def _layers(self) -> Iterator[tuple[Stack, int, int]]:
+        """(stack, index within the stack, index through the model)."""
+        layer = 0
+        for stack in self.architecture.stacks:
+            for index in range(self._depth(stack)):
+                yield stack, index, layer
+                layer += 1
+
+    @cached_property
+    def _named_sites(self) -> tuple[Site, ...]:
+        modules = dict(self.model.named_modules())
+        found = (
+            self._site(pattern, stack, index, layer, modules)
+            for stack, index, layer in self._layers()
+            for pattern in stack.sites
+        )
+        return tuple(site for site in found if site is not None)
+
+    @staticmethod
+    def _site(
+        pattern: SitePattern, stack: Stack, index: int, layer: int, modules: Mapping[str, nn.Module]
+    ) -> Site | None:
+        path = pattern.module.format(layer=index)
+        if pattern.optional and path not in modules:
+            return None
+        inputs, outputs, transposed = linear_shape(modules[path])
+        outputs //= pattern.parts
+        name = f"{stack.name}.{index}.{pattern.name or pattern.role}"
+        return Site(name, path, layer, pattern.role, inputs, outputs, pattern.part * outputs, transposed)
+
+    @cached_property
+    def _other_sites(self) -> tuple[Site, ...]:
+        taken = {site.module for site in self._named_sites}
+        found = []
+        for path, module in self.model.named_modules():
+            if path in taken or not is_linear(module) or not self._in_layers(path):
+                continue
+            inputs, outputs, transposed = linear_shape(module)
+            found.append(Site(path, path, self._layer_of(path), "other", inputs, outputs, 0, transposed))
+        return tuple(found)
+
+    def _in_layers(self, path: str) -> bool:
+        outside = (*self.architecture.embeddings, *(prefix.rstrip(".") for prefix in self.architecture.head))
+        return not any(path == prefix or path.startswith(prefix + ".") for prefix in outside)
+
+    def _layer_of(self, path: str) -> int:
+        for stack, index, layer in self._layers():
+            if path.startswith(f"{stack.layers}.{index}."):
+                return layer
+        return self.layers - 1
+
+    # --- parameters -----------------------------------------------------------------------------------------
+
+    @cached_property
+    def _parameters(self) -> dict[str, torch.Size]:
+        """Names and shapes as the model was made, before methods put theirs in; tied ones once."""
+        return {name: parameter.shape for name, parameter in self.model.named_parameters()}
+
+    def head_parameters(self) -> tuple[str, ...]:
+        """Names of the task head's parameters, pooler included where it belongs to the head."""
+        return tuple(name for name in self._parameters if name.startswith(self.architecture.head))
+
+    def body_parameters(self) -> tuple[str, ...]:
+        """Names of all parameters outside the head, embeddings included."""
+        return tuple(name for name in self._parameters if not name.startswith(self.architecture.head))
+
+    def bias_parameters(self) -> tuple[str, ...]:
+        """Names of all bias vectors outside the head, LayerNorm biases included."""
+        return tuple(name for name in self.body_parameters() if name.endswith(".bias") and self._is_vector(name))
+
+    def _is_vector(self, name: str) -> bool:
+        return len(self._parameters[name]) == 1
+
+    def parameter_count(self) -> int:
+        """Parameters with embeddings, without pooler and head (the papers' divisor)."""
+        return sum(self._parameters[name].numel() for name in self.body_parameters())
+
+    # --- forward --------------------------------------------------------------------------------------------
+
+    def features(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """What the head reads, (rows, hidden): the first token of the last layer, for a decoder the last real token."""
+        body = self.body
+        if self.architecture.pooling == "encoder_first":
+            body = body.get_encoder()  # type: ignore[operator]
+            batch = {name: batch[name] for name in ("input_ids", "attention_mask") if name in batch}
+        hidden = body(**batch).last_hidden_state
+        if self.architecture.pooling != "last":
+            return hidden[:, 0]
+        rows = torch.arange(hidden.shape[0], device=hidden.device)
+        return hidden[rows, self._last_positions(batch)]
+
+    def _last_positions(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Index of the last token that is not padding, (rows,)."""
+        real = batch.get("attention_mask")
+        if real is None:
+            real = batch["input_ids"] != self.config.pad_token_id
+        positions = torch.arange(real.shape[1], device=real.device)
+        return (positions * real.long()).argmax(dim=1)
+
+    def logits(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Output of the head, (rows, outputs); for an encoder-decoder (rows, target tokens, vocabulary)."""
+        return self.model(**batch).logits
+
+
+def is_linear(module: nn.Module) -> bool:
+    """True for nn.Linear and for transformers' Conv1D, which is a linear map with its weight as (in, out)."""
+    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+
+
+def linear_shape(module: nn.Module) -> tuple[int, int, bool]:
+    """(in features, out features, transposed) of a linear map."""
+    weight = module.weight
+    assert isinstance(weight, torch.Tensor)
+    rows, columns = weight.shape
+    return (rows, columns, True) if type(module).__name__ == "Conv1D" else (columns, rows, False)

@@ -1,0 +1,105 @@
+"""What the engine knows of an architecture, as data: where its maps, adapter places and head are.
+
+A family is one file of this folder with a module-level ``FAMILY``. Module paths are templates over ``{layer}``,
+relative to the transformers model with its task head.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from peft_core.records import AdapterDefaults, Role, SiteSelection
+
+Pooling = Literal["first", "last", "encoder_first"]
+RELU = AdapterDefaults(nonlinearity="relu", std=0.02)
+
+
+@dataclass(frozen=True)
+class SitePattern:
+    """A map of every layer. A fused projection holds `parts` equal blocks of output features; `part` counts from 0."""
+
+    role: Role
+    module: str
+    name: str = ""
+    """Last part of the site's name; empty: the role."""
+    part: int = 0
+    parts: int = 1
+    optional: bool = False
+    """True for a map that only some models of the family have (a gated FFN); it is left out where it is absent."""
+
+
+@dataclass(frozen=True)
+class PlacePattern:
+    """A place for a bottleneck adapter in every layer; forms as in `records.AdapterPlace`."""
+
+    after: Literal["attention", "cross_attention", "ffn"]
+    module: str
+    form: Literal["post_norm", "sublayer", "residual"]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Equal layers in a row. Layers are numbered through all stacks of a model; names keep the stack's own count."""
+
+    name: str
+    """First part of the names of sites and places."""
+    layers: str
+    """Path of the module list that holds the layers."""
+    sites: tuple[SitePattern, ...]
+    pfeiffer: tuple[PlacePattern, ...]
+    houlsby: tuple[PlacePattern, ...]
+    attentions: int = 1
+    """Attention blocks in one layer."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """One architecture."""
+
+    name: str
+    model_types: tuple[str, ...]
+    """Values of ``model_type`` in config.json."""
+    modality: Literal["text", "image"]
+    auto_model: str
+    """Name of the transformers auto class that builds the model with its task head."""
+    body: str
+    """Path of the headless model; empty where the model is its own body."""
+    stacks: tuple[Stack, ...]
+    embeddings: tuple[str, ...]
+    """Paths of modules whose linear maps are not sites (embeddings, a language model's output map)."""
+    head: tuple[str, ...]
+    """Prefixes of the task head's parameter names, pooler included."""
+    unused: tuple[str, ...] = ()
+    """Starts of names in a pretrained file, without the body's prefix, that are no part of the body."""
+    pooling: Pooling = "first"
+    default_sites: SiteSelection = "qv"
+    adapter_defaults: AdapterDefaults = RELU
+    attention: Literal["sdpa", "eager"] = "sdpa"
+    hidden_field: str = "hidden_size"
+    positions_field: str | None = "max_position_embeddings"
+    """Config field with the number of positions; None for an architecture without a limit."""
+    positions_reserved: int = 0
+    """Positions that no token can have (RoBERTa counts from padding_idx + 1)."""
+
+
+@cache
+def families() -> tuple[Family, ...]:
+    """All families, by file name."""
+    names = sorted(entry.name for entry in pkgutil.iter_modules([str(Path(__file__).parent)]))
+    modules = [importlib.import_module(f"{__package__}.{name}") for name in names if not name.startswith("_")]
+    return tuple(module.FAMILY for module in modules if hasattr(module, "FAMILY"))
+
+
+def family_of(model_type: str | None) -> Family | None:
+    """The family of a config's ``model_type``, None where the engine does not know it."""
+    return next((family for family in families() if model_type in family.model_types), None)
+
+
+def known_architectures() -> str:
+    """All model types the engine knows, for messages."""
+    return ", ".join(sorted(kind for family in families() for kind in family.model_types))

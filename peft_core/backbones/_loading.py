@@ -1,0 +1,202 @@
+"""Backbones from a folder of weights, or from a config alone on the meta device."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from peft_core.backbones._catalog import family_for, model_folder, paper_model, position_limit, read_config
+from peft_core.backbones._family import Family
+from peft_core.records import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+    from peft_core.backbones._backbone import TransformerBackbone
+
+HEAD_STD = 0.02
+
+
+def load_backbone(
+    model_id: str,
+    *,
+    outputs: int,
+    problem: Literal["classification", "regression"],
+    device: str = "cpu",
+) -> TransformerBackbone:
+    """A backbone with its weights (float32, frozen, evaluation mode) and a fresh head of `outputs` values.
+
+    The head is that of `initial_head(backbone, 0)` even where the folder holds a trained one.
+
+    Args:
+        model_id: an embedded model's id or a local folder.
+        outputs: classes, or regression targets.
+        problem: what the head is for.
+        device: a torch device.
+
+    Raises:
+        InputError: the model is not at hand, of an unknown architecture, or its files cannot be read.
+    """
+    import transformers
+
+    from peft_core.backbones._backbone import TransformerBackbone
+
+    folder = model_folder(model_id)
+    config = read_config(folder)
+    family = family_for(model_id, config)
+    with _quiet():
+        model_config = transformers.AutoConfig.from_pretrained(folder, **_SAFE)
+        processor = _load_processor(folder, family, model_id)
+        _prepare(model_config, family, outputs, problem, processor)
+        model = _load_weights(folder, family, model_config, model_id)
+    backbone = TransformerBackbone(
+        model_id,
+        family,
+        model,
+        processor=processor,
+        max_length=_max_length(position_limit(family, config), processor),
+        outputs=outputs,
+        problem=problem,
+    )
+    load_head(backbone, initial_head(backbone, 0))
+    backbone.model.to(device)
+    return backbone
+
+
+def meta_backbone(model_id: str, outputs: int = 2) -> TransformerBackbone:
+    """A backbone built from its config on the meta device: shapes only, no weights, no network.
+
+    Raises:
+        InputError: the model is neither embedded, nor a paper's backbone, nor a local folder.
+    """
+    import torch
+    import transformers
+
+    from peft_core.backbones._backbone import TransformerBackbone
+
+    paper = paper_model(model_id)
+    config = dict(paper.config) if paper is not None else read_config(model_folder(model_id))
+    family = family_for(model_id, config)
+    with _quiet(), torch.device("meta"):
+        model_config = transformers.AutoConfig.for_model(**config)
+        _prepare(model_config, family, outputs, "classification", None)
+        model = getattr(transformers, family.auto_model).from_config(model_config, dtype=torch.float32)
+    return TransformerBackbone(
+        model_id, family, model, max_length=position_limit(family, config), outputs=outputs, problem="classification"
+    )
+
+
+def initial_head(backbone: TransformerBackbone, seed: int) -> dict[str, torch.Tensor]:
+    """First values of the task head: weights N(0, 0.02²), zero biases.
+
+    Keyed by seed and parameter name, so they depend neither on what was drawn before nor on the backbone's device.
+
+    Returns:
+        tensors on the CPU by parameter name.
+    """
+    import torch
+
+    values = {}
+    for name in backbone.head_parameters():
+        shape = backbone.model.get_parameter(name).shape
+        if len(shape) < 2:
+            values[name] = torch.zeros(shape)
+            continue
+        digest = hashlib.sha256(f"head\0{seed}\0{name}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8]) >> 1)
+        values[name] = torch.empty(shape).normal_(0.0, HEAD_STD, generator=generator)
+    return values
+
+
+def load_head(backbone: TransformerBackbone, values: dict[str, torch.Tensor]) -> None:
+    """Copy values into the head's parameters."""
+    import torch
+
+    with torch.no_grad():
+        for name, value in values.items():
+            backbone.model.get_parameter(name).copy_(value)
+
+
+_SAFE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+
+
+def _load_weights(folder: Path, family: Family, config: Any, model_id: str) -> torch.nn.Module:
+    """The model in float32. The random head that transformers draws leaves torch's global generator as it was."""
+    import safetensors
+    import torch
+    import transformers
+
+    if not any(folder.glob("*.safetensors")):
+        raise InputError("model", model_id, "this folder holds no safetensors weights")
+    with torch.random.fork_rng(devices=[]):
+        try:
+            return getattr(transformers, family.auto_model).from_pretrained(
+                folder,
+                config=config,
+                dtype=torch.float32,
+                use_safetensors=True,
+                attn_implementation=family.attention,
+                ignore_mismatched_sizes=True,
+                **_SAFE,
+            )
+        except (OSError, safetensors.SafetensorError) as error:
+            reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
+            raise InputError("model", model_id, f"its weights cannot be read: {reason}") from error
+
+
+def _load_processor(folder: Path, family: Family, model_id: str) -> Any:
+    import transformers
+
+    from peft_core.backbones._images import ImageProcessor
+
+    kind: Any = transformers.AutoTokenizer if family.modality == "text" else transformers.AutoImageProcessor
+    try:
+        processor: Any = kind.from_pretrained(folder, **_SAFE)
+    except (OSError, ValueError, KeyError) as error:
+        missing = "tokenizer" if family.modality == "text" else "image processor (preprocessor_config.json)"
+        raise InputError("model", model_id, f"this folder holds no {missing} that can be read") from error
+    if family.modality == "image":
+        return ImageProcessor(processor)
+    if processor.pad_token is None:
+        processor.pad_token = processor.eos_token
+    return processor
+
+
+def _prepare(config: Any, family: Family, outputs: int, problem: str, processor: Any) -> None:
+    """Set the head's width and what it is for; give a decoder a padding token."""
+    if family.head:
+        config.num_labels = outputs
+        config.problem_type = "regression" if problem == "regression" else "single_label_classification"
+    if getattr(config, "pad_token_id", None) is None and getattr(processor, "pad_token_id", None) is not None:
+        config.pad_token_id = processor.pad_token_id
+    config.use_cache = False
+
+
+def _max_length(positions: int | None, processor: Any) -> int | None:
+    """The smaller of the positions and the tokenizer's own limit; transformers writes a huge number for none."""
+    stated = getattr(processor, "model_max_length", None)
+    limits = [limit for limit in (positions, stated) if limit is not None and limit < 1_000_000]
+    return min(limits) if limits else None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back transformers' progress bars and its notes on freshly made heads; errors still come through."""
+    from transformers.utils import logging as transformers_logging
+
+    verbosity = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", category=UserWarning)
+            yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,42 @@
+"""GPT-2 (pre-LN decoder): Radford et al. 2019.
+
+Its maps are transformers' Conv1D, which keep the weight as (in, out); q, k and v are one fused c_attn, seen here as
+three sites of one module. The head reads the last token that is not padding.
+"""
+
+from peft_core.backbones._family import Family, PlacePattern, SitePattern, Stack
+
+LAYER = "transformer.h.{layer}."
+
+FAMILY = Family(
+    name="gpt2",
+    model_types=("gpt2",),
+    modality="text",
+    auto_model="AutoModelForSequenceClassification",
+    body="transformer",
+    stacks=(
+        Stack(
+            name="layer",
+            layers="transformer.h",
+            sites=(
+                SitePattern("q", LAYER + "attn.c_attn", part=0, parts=3),
+                SitePattern("k", LAYER + "attn.c_attn", part=1, parts=3),
+                SitePattern("v", LAYER + "attn.c_attn", part=2, parts=3),
+                SitePattern("o", LAYER + "attn.c_proj"),
+                SitePattern("ffn_in", LAYER + "mlp.c_fc"),
+                SitePattern("ffn_out", LAYER + "mlp.c_proj"),
+            ),
+            pfeiffer=(PlacePattern("ffn", "transformer.h.{layer}", "residual"),),
+            houlsby=(
+                PlacePattern("attention", LAYER + "attn.resid_dropout", "sublayer"),
+                PlacePattern("ffn", LAYER + "mlp.dropout", "sublayer"),
+            ),
+        ),
+    ),
+    embeddings=("transformer.wte", "transformer.wpe"),
+    head=("score.",),
+    unused=("lm_head.",),
+    pooling="last",
+    hidden_field="n_embd",
+    positions_field="n_positions",
+)
