@@ -41,15 +41,13 @@ def load_backbone(
     Raises:
         InputError: the model is not at hand, of an unknown architecture, or its files cannot be read.
     """
-    import transformers
-
     from peft_core.backbones._backbone import TransformerBackbone
 
     folder = model_folder(model_id)
     config = read_config(folder)
     family = family_for(model_id, config)
     with _quiet():
-        model_config = transformers.AutoConfig.from_pretrained(folder, **_SAFE)
+        model_config = _model_config(config, model_id)
         processor = _load_processor(folder, family, model_id)
         _prepare(model_config, family, outputs, problem, processor)
         model = _load_weights(folder, family, model_config, model_id)
@@ -82,7 +80,7 @@ def meta_backbone(model_id: str, outputs: int = 2) -> TransformerBackbone:
     config = dict(paper.config) if paper is not None else read_config(model_folder(model_id))
     family = family_for(model_id, config)
     with _quiet(), torch.device("meta"):
-        model_config = transformers.AutoConfig.for_model(**config)
+        model_config = _model_config(config, model_id)
         _prepare(model_config, family, outputs, "classification", None)
         model = getattr(transformers, family.auto_model).from_config(model_config, dtype=torch.float32)
     return TransformerBackbone(
@@ -124,8 +122,32 @@ def load_head(backbone: TransformerBackbone, values: dict[str, torch.Tensor]) ->
 _SAFE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 
 
+def _model_config(config: dict[str, Any], model_id: str) -> Any:
+    """The transformers config of a config.json.
+
+    Raises:
+        InputError: a value that the architecture does not take.
+    """
+    import transformers
+    from huggingface_hub.errors import StrictDataclassError
+
+    try:
+        return transformers.AutoConfig.for_model(**config)
+    except (StrictDataclassError, ValueError, TypeError, KeyError) as error:
+        raise InputError("model", model_id, f"its config.json cannot be used: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].strip().rstrip(".:") if lines else type(error).__name__
+
+
 def _load_weights(folder: Path, family: Family, config: Any, model_id: str) -> torch.nn.Module:
-    """The model in float32. The random head that transformers draws leaves torch's global generator as it was."""
+    """The model in float32. The random head that transformers draws leaves torch's global generator as it was.
+
+    Raises:
+        InputError: no safetensors file, one that cannot be read, or one without the whole body.
+    """
     import safetensors
     import torch
     import transformers
@@ -134,18 +156,25 @@ def _load_weights(folder: Path, family: Family, config: Any, model_id: str) -> t
         raise InputError("model", model_id, "this folder holds no safetensors weights")
     with torch.random.fork_rng(devices=[]):
         try:
-            return getattr(transformers, family.auto_model).from_pretrained(
+            model, report = getattr(transformers, family.auto_model).from_pretrained(
                 folder,
                 config=config,
                 dtype=torch.float32,
                 use_safetensors=True,
                 attn_implementation=family.attention,
                 ignore_mismatched_sizes=True,
+                output_loading_info=True,
                 **_SAFE,
             )
-        except (OSError, safetensors.SafetensorError) as error:
-            reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
-            raise InputError("model", model_id, f"its weights cannot be read: {reason}") from error
+        except (OSError, ValueError, safetensors.SafetensorError) as error:
+            raise InputError("model", model_id, f"its weights cannot be read: {_first_line(error)}") from error
+    absent = [*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])]
+    body = sorted(name for name in absent if not name.startswith(family.head))
+    if body:
+        raise InputError(
+            "model", model_id, f"its weights do not fit its config.json: {body[0]} is absent or of another size"
+        )
+    return model
 
 
 def _load_processor(folder: Path, family: Family, model_id: str) -> Any:
