@@ -20,7 +20,8 @@ Modality = Literal["text", "image", "any"]
 class Rows:
     """Rows of one split, column by column.
 
-    columns: ``text`` (and ``text2`` for pairs): lists of str; or ``image``: uint8 array (rows, height, width, 3).
+    columns: ``text`` (and ``text2`` for pairs): lists of str; or ``image``: uint8 array (rows, height, width, 3). A
+        task of modality "any" gives both ``text`` and ``image``, and the model reads the one it can.
     labels: int64 (rows,) class indices, float32 (rows,) or (rows, outputs) regression targets, or None where the
         task computes its targets from the model (`Task.teacher`).
     """
@@ -62,10 +63,15 @@ class TaskInfo:
 class Task(Protocol):
     info: TaskInfo
 
+    def check(self, options: Mapping[str, Any]) -> None:
+        """Raises an InputError for an option that the task does not have, or a value that it does not take."""
+        ...
+
     def rows(self, split: Split, count: int, seed: int, options: Mapping[str, Any]) -> Rows:
         """The first `count` rows of a split; the same seed gives the same rows, and fewer are a prefix of more."""
         ...
 
     teacher: Callable[..., Any] | None
-    """None, or ``teacher(backbone, seed, options)``: a context manager under which the backbone computes the
-    targets; it yields ``targets(features) -> (rows, outputs)`` where features are the backbone's pooled output."""
+    """None, or ``teacher(backbone, seed, options)``: a context manager under which the backbone computes the targets.
+    It yields ``targets(features) -> (rows, outputs)``, where features (rows, hidden) are those that the backbone
+    gives under it. The training code standardises the targets with the mean and deviation of the training rows."""
