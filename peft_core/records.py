@@ -137,7 +137,7 @@ class MethodSpec(Frozen):
                 raise InputError("method", text, "it must be written id or id:key=value,key=value")
             if key.strip() in options:
                 raise InputError(f"{name}.{key.strip()}", value, "it is given twice; give it once")
-            options[key.strip()] = _scalar(value.strip())
+            options[key.strip()] = parse_scalar(value.strip())
         try:
             return cls(id=name, options=options)
         except ValidationError:
@@ -148,7 +148,8 @@ class MethodSpec(Frozen):
         return f"{self.id}:{options}" if options else self.id
 
 
-def _scalar(text: str) -> bool | int | float | str | None:
+def parse_scalar(text: str) -> bool | int | float | str | None:
+    """A value from the command line: true, false, none, a whole number, a number, else the text itself."""
     lowered = text.lower()
     if lowered in ("true", "false"):
         return lowered == "true"
@@ -217,7 +218,7 @@ class ComparisonSpec(Frozen):
     data_seed: Seed = Field(0, description="draws the rows and their order, the same for all runs")
     train_rows: int | None = Field(None, ge=1, le=100_000_000, description="training rows; empty: the task's default")
     eval_rows: int | None = Field(None, ge=1, le=100_000_000, description="evaluation rows; empty: the task's default")
-    training: TrainingConfig = Field(default_factory=TrainingConfig)
+    training: TrainingConfig = TrainingConfig()
     plan: Literal["auto", "apart"] = Field("auto", description="how the runs are executed")
 
     @field_validator("seeds")

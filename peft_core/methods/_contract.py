@@ -172,7 +172,7 @@ class Attached:
 
     def train_head(self, initial: Mapping[str, Tensor]) -> None:
         """Trains a head of its own from these values; the same for equal seeds, whatever the method."""
-        self.head = {name: _surgery.own_copy(value).to(self.device) for name, value in initial.items()}
+        self.head = {name: _surgery.own_copy(value.to(self.device)) for name, value in initial.items()}
 
     # --- what training, storing and measuring need ---
 

@@ -143,6 +143,8 @@ class MaskedCopies(nn.Module):
     """
 
     seeded = True
+    masks: Tensor
+    """bool (d, rows, cols)."""
 
     def __init__(self, shape: tuple[int, int], config: BoostConfig, site: str, role: str, seed: int) -> None:
         super().__init__()
@@ -150,7 +152,7 @@ class MaskedCopies(nn.Module):
             raise InputError("masks", config.masks, f"M must divide {shape[1]}, the inner side of {role} at {site}")
         self.shape, self.config, self.copies = shape, config, config.d
         self._key = (config.mask_seed if config.mask_seed is not None else seed, site, role)
-        masks = self._masks(())
+        masks = self._draw(())
         self.register_buffer("masks", masks, persistent=False)
         count = shape[0] * shape[1]
         dynamic = config.masks == "dropout"
@@ -158,7 +160,7 @@ class MaskedCopies(nn.Module):
         self.multiplied = int(masks.sum())
         self.nominal_kept = count * config.nominal_share()
 
-    def _masks(self, extra: tuple[object, ...]) -> Tensor:
+    def _draw(self, extra: tuple[object, ...]) -> Tensor:
         drawn = [self._mask(stream(*self._key, branch, *extra)) for branch in range(self._distinct())]
         return torch.stack(drawn * (self.copies if self._distinct() == 1 else 1))
 
@@ -183,7 +185,7 @@ class MaskedCopies(nn.Module):
     def draw(self, step: int) -> None:
         """Fresh masks for a step, where the kind asks for them."""
         if self.config.masks == "dropout":
-            self.masks = self._masks(("step", step)).to(self.masks.device)
+            self.masks = self._draw(("step", step)).to(self.masks.device)
 
 
 WeightTransform = Plain | MaskedCopies

@@ -88,7 +88,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 def latest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint that is whole, and a sentence for every newer one that is not."""
-    said = []
+    said: list[str] = []
     for path in sorted(folder.glob("step-*.safetensors"), reverse=True):
         try:
             return read_checkpoint(path), said

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -18,7 +18,6 @@ from peft_core.methods import get_method, resolve
 from peft_core.metrics.flops import adapter_flops_executed, adapter_flops_nominal
 from peft_core.metrics.scores import baseline
 from peft_core.records import (
-    Backbone,
     ComparisonSpec,
     Emit,
     Event,
@@ -37,6 +36,9 @@ from peft_core.training.evaluate import layer_ranks, summarize_ranks
 from peft_core.training.loop import Run, train
 from peft_core.training.native import save_adapter
 from peft_core.training.reference import lora_reference_flops
+
+if TYPE_CHECKING:
+    from peft_core.backbones._backbone import TransformerBackbone
 
 logger = logging.getLogger(__name__)
 TURN_SECONDS = 0.2
@@ -80,8 +82,12 @@ def train_comparison(
     notice({"plan": {"execution": "apart", "workers": 1, "threads": torch.get_num_threads()}})
     notice({"environment": environment(device), "metric": get_task(spec.task).info.metrics[0]})
     info = get_task(spec.task).info
-    problem = "classification" if info.labels is not None else "regression"
-    backbone = load_backbone(spec.model, outputs=info.outputs, problem=problem, device=str(device))
+    backbone = load_backbone(
+        spec.model,
+        outputs=info.outputs,
+        problem="regression" if info.labels is None else "classification",
+        device=str(device),
+    )
     data = load_data(spec, backbone)
     base = baseline(info.metrics, data.train.labels, data.evaluation.labels)[info.metrics[0]]
     notice({"baseline_score": base})
@@ -100,7 +106,7 @@ def train_comparison(
 
 def _start(
     spec: RunSpec,
-    backbone: Backbone,
+    backbone: TransformerBackbone,
     data: TaskData,
     order: BatchOrder,
     folder: Path,

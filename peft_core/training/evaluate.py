@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -45,7 +47,7 @@ def evaluate(
 
 
 @torch.no_grad()
-def layer_ranks(attached: Attached) -> tuple[str, tuple[LayerRank, ...]]:
+def layer_ranks(attached: Attached) -> tuple[Literal["delta", "linear_map"], tuple[LayerRank, ...]]:
     """What kind of map was measured, and its rank at every adapted site. Never forms a factored Delta W."""
     attached.train(False)
     updates = attached.updates()

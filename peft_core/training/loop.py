@@ -78,7 +78,7 @@ class Run:
         """Writes a checkpoint of this moment, where the run has a folder."""
         if self.folder is None:
             return
-        tensors = {f"parameter.{name}": parameter for name, parameter in self.parameters.items()}
+        tensors: dict[str, Tensor] = {f"parameter.{name}": parameter for name, parameter in self.parameters.items()}
         tensors |= optimizer_tensors(self.optimizer, self.parameters)
         tensors |= {f"best.{name}": value for name, value in self.best_tensors.items()}
         state: dict[str, Any] = {
@@ -199,13 +199,18 @@ def _accumulate(run: Run, rows: list[int], device: torch.device) -> tuple[float,
 
 def _width(batch: dict[str, Tensor], run: Run) -> int:
     """Positions a row of the batch takes in the backbone."""
-    return batch["input_ids"].shape[1] if "input_ids" in batch else run.attached.backbone.image_tokens
+    if "input_ids" in batch:
+        return batch["input_ids"].shape[1]
+    config: Any = run.attached.backbone.model.config
+    patch = config.patch_size
+    height, width = batch["pixel_values"].shape[-2:]
+    return (height // patch) * (width // patch) + 1
 
 
 def _clip(run: Run) -> float:
-    parameters = [parameter for parameter in run.parameters.values() if parameter.grad is not None]
+    parameters = list(run.parameters.values())
     limit = run.training.clip_norm
-    norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters])
+    norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
     if limit is not None:
         torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
     return float(norm)

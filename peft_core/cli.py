@@ -1,0 +1,130 @@
+"""The command line: what a command takes. What it does is in `commands`, imported when it is called."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from peft_core.records import InputError
+
+DONE, RUN_FAILED, BAD_INPUT, CANCELLED = 0, 1, 2, 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence and ends with status 2."""
+
+    def error(self, message: str) -> NoReturn:
+        text = message[:1].lower() + message[1:]
+        print(f"{text.rstrip('.')}; see {self.prog} --help.", file=sys.stderr)
+        raise SystemExit(BAD_INPUT)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command. 0 done, 1 a run failed, 2 bad arguments or input, 130 cancelled."""
+    options = build_parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, stream=sys.stderr)
+    command = importlib.import_module(f"peft_core.commands.{options.module}")
+    try:
+        return int(getattr(command, options.function)(options))
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        return CANCELLED
+    except BrokenPipeError:
+        sys.stderr.close()
+        return DONE
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = _Parser(prog="python -m peft_core", description="Compare parameter-efficient fine-tuning methods.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, help_text in (
+        ("methods", "the methods and their options"),
+        ("models", "the models that can be named"),
+        ("tasks", "the tasks that can be named"),
+    ):
+        _command(commands, name, help_text, "lists", name)
+    _add_budget(commands)
+    _add_compare(commands)
+    _add_store(commands)
+    _add_bench(commands)
+    serve = _command(commands, "serve", "open the page, the same as python app.py", "serve", "serve")
+    serve.add_argument("--host", default=None, help="address to listen on (127.0.0.1)")
+    serve.add_argument("--port", type=int, default=None, help="port to listen on (7860)")
+    return parser
+
+
+def _command(commands: argparse._SubParsersAction, name: str, help_text: str, module: str, function: str) -> _Parser:
+    parser: _Parser = commands.add_parser(name, help=help_text, description=help_text, allow_abbrev=False)
+    parser.set_defaults(module=module, function=function)
+    parser.add_argument("--json", action="store_true", help="JSON on standard output")
+    parser.add_argument("--verbose", action="store_true", help="more log lines on standard error")
+    return parser
+
+
+def _add_budget(commands: argparse._SubParsersAction) -> None:
+    parser = _command(commands, "budget", "what methods cost on a model, without its weights", "lists", "budget")
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--method", action="append", required=True, help="id or id:key=value,...; may be repeated")
+    parser.add_argument("--flops-reference", help="the method whose FLOPs count as 1 (lora at the method's own rank)")
+
+
+def _add_compare(commands: argparse._SubParsersAction) -> None:
+    parser = _command(commands, "compare", "train methods side by side", "compare", "compare")
+    parser.add_argument("spec", nargs="?", metavar="SPEC.yaml", help="a comparison in a file, instead of the options")
+    parser.add_argument("--model")
+    parser.add_argument("--task")
+    parser.add_argument("--task-option", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--method", action="append", help="id or id:key=value,...; may be repeated")
+    seeds = parser.add_mutually_exclusive_group()
+    seeds.add_argument("--seeds", metavar="N", help="seeds 0 to N-1")
+    seeds.add_argument("--seed-list", metavar="3,7", help="these seeds")
+    for option, help_text in (
+        ("steps", "optimizer steps"),
+        ("epochs", "passes over the training rows, instead of steps"),
+        ("train-rows", "training rows"),
+        ("eval-rows", "evaluation rows"),
+        ("batch-size", "rows in one step"),
+        ("learning-rate", "peak rate of all methods, instead of each one's own"),
+        ("eval-every", "steps between evaluations"),
+        ("max-length", "tokens a row is cut to"),
+        ("accumulation", "micro-batches of a step"),
+        ("data-seed", "draws the rows and their order"),
+        ("selection", "last or best"),
+        ("device", "auto, cpu or cuda"),
+        ("precision", "fp32 or bf16"),
+        ("plan", "auto or apart"),
+    ):
+        parser.add_argument(f"--{option}", help=help_text)
+    parser.add_argument("--out", metavar="DIR", help="folder for results.json and report.html")
+
+
+def _add_store(commands: argparse._SubParsersAction) -> None:
+    runs = _command(commands, "runs", "what the store holds", "store", "runs")
+    runs.add_argument("id", nargs="?", help="a comparison or a run; empty: all comparisons")
+    resume = _command(commands, "resume", "go on with a comparison that was interrupted or stopped", "store", "resume")
+    cancel = _command(commands, "cancel", "stop a comparison", "store", "cancel")
+    delete = _command(commands, "delete", "remove a comparison with its history and checkpoints", "store", "delete")
+    for parser in (resume, cancel, delete):
+        parser.add_argument("id")
+
+
+def _add_bench(commands: argparse._SubParsersAction) -> None:
+    parser = _command(commands, "bench", "measure side by side, as ratios from one process", "bench", "bench")
+    parser.add_argument("--what", choices=("step",), default="step", help="step: time and memory of a training step")
+    parser.add_argument("--against", choices=("peft",), help="a peer beside ours")
+    parser.add_argument(
+        "--model", default=None, help="embedded id; empty: RoBERTa-base's width, 4 layers, random weights"
+    )
+    parser.add_argument("--rank", type=int, default=32)
+    parser.add_argument("--rows", type=int, default=8, help="rows of a batch")
+    parser.add_argument("--tokens", type=int, default=64, help="tokens of a row")
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--out", metavar="FILE", help="also write the JSON there")

@@ -1,0 +1,82 @@
+"""``methods``, ``models``, ``tasks``, ``budget``: what there is and what it costs."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from typing import Any
+
+from peft_core.commands._output import print_json, print_table
+from peft_core.records import MethodSpec, describe_fields
+
+_CONFIG_KEYS = ("name", "type", "default", "min", "max", "choices", "help")
+
+
+def methods(options: argparse.Namespace) -> int:
+    """Lists the methods."""
+    from peft_core.methods import list_methods
+
+    listed: list[dict[str, Any]] = [
+        {
+            "id": method.id,
+            "title": method.title,
+            "family": method.family,
+            "source": method.source,
+            "boosts": method.boosts,
+            "mergeable": method.mergeable,
+            "config": [{key: entry[key] for key in _CONFIG_KEYS} for entry in describe_fields(method.Config)],
+        }
+        for method in list_methods()
+    ]
+    if options.json:
+        print_json(listed)
+    else:
+        rows = [row | {"options": [entry["name"] for entry in row["config"]]} for row in listed]
+        print_table(("id", "title", "family", "options"), rows)
+    return 0
+
+
+def models(options: argparse.Namespace) -> int:
+    """Lists the models."""
+    from peft_core.backbones import list_models
+
+    keys = ("id", "architecture", "parameters", "origin", "available", "license")
+    listed = [{key: getattr(model, key) for key in keys} for model in list_models()]
+    print_json(listed) if options.json else print_table(keys, listed)
+    return 0
+
+
+def tasks(options: argparse.Namespace) -> int:
+    """Lists the tasks."""
+    from peft_core.tasks import list_tasks
+
+    keys = ("id", "kind", "metric", "labels", "origin", "available", "train_rows", "eval_rows", "protocol")
+    listed = [
+        {
+            key: value
+            for key, value in (
+                dataclasses.asdict(task) | {"metric": task.metrics[0], "available": True, "labels": task.labels}
+            ).items()
+            if key in keys
+        }
+        for task in list_tasks()
+    ]
+    listed = [{key: row[key] for key in keys} for row in listed]
+    print_json(listed) if options.json else print_table(keys[:4] + keys[6:8], listed)
+    return 0
+
+
+def budget(options: argparse.Namespace) -> int:
+    """Prints what methods cost on a model."""
+    from peft_core.budget import budget as compute
+
+    reference = MethodSpec.parse(options.flops_reference) if options.flops_reference else None
+    entries = compute(options.model, [MethodSpec.parse(text) for text in options.method], reference)
+    if options.json:
+        print_json(entries)
+    else:
+        columns = ("method", "trainable", "trainable_percent", "stored_parameters", "bit_level_storage_percent")
+        print_table(
+            (*columns, "rank_bound", "adapter_flops_executed", "adapter_flops_nominal", "flops_vs_lora"), entries
+        )
+    return 0

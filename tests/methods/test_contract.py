@@ -1,0 +1,166 @@
+"""What every method must keep, over all methods and families: a new method is tested without being asked."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from peft_core.backbones import initial_head
+from peft_core.methods import Attached, list_methods, resolve
+from peft_core.records import InputError, MethodSpec
+from tests.conftest import MINIATURES, batch_for, miniature
+
+OPTIONS = {
+    "lora": {"rank": 4},
+    "capaboost_lora": {"rank": 4},
+    "adapter_pfeiffer": {"bottleneck": 4},
+    "capaboost_pfeiffer": {"bottleneck": 4},
+}
+MATRIX = [(method.id, family) for method in list_methods() for family in MINIATURES]
+
+
+def attach(backbone, method_id: str, seed: int = 1, **options) -> Attached:
+    method = next(method for method in list_methods() if method.id == method_id)
+    config = resolve(MethodSpec(id=method_id, options=OPTIONS.get(method_id, {}) | options))
+    attached = method.attach(backbone, config, torch.Generator().manual_seed(seed))
+    attached.train_head(initial_head(backbone, seed))
+    return attached
+
+
+def loss_of(attached: Attached, rows=slice(None)) -> torch.Tensor:
+    batch = {name: tensor[rows] for name, tensor in batch_for(attached.backbone).items()}
+    labels = torch.tensor([0, 1, 2, 0, 1, 2])[rows]
+    with attached.active():
+        return F.cross_entropy(attached.backbone.logits(batch), labels)
+
+
+def take_steps(attached: Attached, steps: int, rate: float = 5e-3) -> list[float]:
+    optimizer = torch.optim.AdamW(attached.trainable().values(), lr=rate)
+    losses = []
+    for step in range(steps):
+        attached.train()
+        for hook in attached.before_step:
+            hook(step)
+        loss = loss_of(attached)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(float(loss.detach()))
+    return losses
+
+
+@pytest.mark.parametrize(("method_id", "family"), MATRIX)
+def test_a_fresh_attachment_leaves_the_output_where_it_says_so(method_id, family):
+    backbone = miniature(family)
+    attached = attach(backbone, method_id)
+    batch = batch_for(backbone)
+    before = backbone.features(batch)
+    with attached.active():
+        during = backbone.features(batch)
+    zero_init = next(method for method in list_methods() if method.id == method_id).zero_init
+    assert torch.equal(before, during) == zero_init
+    assert torch.equal(backbone.features(batch), before), "the backbone must be as it was afterwards"
+
+
+@pytest.mark.parametrize(("method_id", "family"), MATRIX)
+def test_only_declared_parameters_change_and_each_has_a_gradient(method_id, family):
+    backbone = miniature(family)
+    frozen = {name: value.clone() for name, value in backbone.model.state_dict().items()}
+    attached = attach(backbone, method_id)
+    started = {name: parameter.detach().clone() for name, parameter in attached.trainable().items()}
+    attached.train()
+    loss_of(attached).backward()
+    unused = {name for name, parameter in attached.trainable().items() if parameter.grad is None}
+    assert not unused - {f"backbone.{name}" for name in backbone.body_parameters()}
+    assert all("adapter" not in name and "head" not in name for name in unused)
+    take_steps(attached, 3)
+    changed = {name for name, parameter in attached.trainable().items() if not torch.equal(parameter, started[name])}
+    assert changed >= set(started) - unused
+    assert all(torch.equal(value, frozen[name]) for name, value in backbone.model.state_dict().items())
+
+
+@pytest.mark.parametrize(("method_id", "family"), MATRIX)
+def test_the_loss_falls(method_id, family):
+    losses = take_steps(attach(miniature(family), method_id), 25, rate=1e-2)
+    assert losses[-1] < losses[0] - 0.02
+
+
+@pytest.mark.parametrize(("method_id", "family"), MATRIX)
+def test_two_half_batches_accumulated_equal_a_full_one(method_id, family):
+    attached = attach(miniature(family), method_id)
+    attached.train()
+    loss_of(attached).backward()
+    whole = {name: p.grad.clone() for name, p in attached.trainable().items() if p.grad is not None}
+    for parameter in attached.trainable().values():
+        parameter.grad = None
+    for rows in (slice(0, 3), slice(3, 6)):
+        (loss_of(attached, rows) / 2).backward()
+    for name, gradient in whole.items():
+        torch.testing.assert_close(attached.trainable()[name].grad, gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("method_id", "family"), MATRIX)
+def test_a_stored_adapter_gives_the_same_outputs_in_a_fresh_attachment(method_id, family):
+    backbone = miniature(family)
+    attached = attach(backbone, method_id, seed=7)
+    take_steps(attached, 3)
+    attached.train(False)
+    batch = batch_for(backbone)
+    with attached.active():
+        expected = backbone.logits(batch)
+    again = attach(miniature(family), method_id, seed=7)
+    again.load_stored(attached.stored(), attached.stored_head())
+    again.train(False)
+    with again.active():
+        assert torch.equal(again.backbone.logits(batch), expected)
+
+
+@pytest.mark.parametrize("method_id", [method.id for method in list_methods()])
+def test_equal_seeds_start_equal_and_others_do_not(method_id):
+    states = []
+    for seed in (3, 3, 4):
+        torch.manual_seed(len(states))
+        attached = attach(miniature("roberta"), method_id, seed=seed)
+        buffers = {f"{n}.{b}": v for n, m in attached.modules.items() for b, v in m.named_buffers()}
+        states.append({name: p.detach() for name, p in attached.trainable().items()} | buffers)
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert any(not torch.equal(states[0][name], states[2][name]) for name in states[0])
+
+
+@pytest.mark.parametrize("method_id", [method.id for method in list_methods()])
+def test_what_is_counted_is_what_trains(method_id):
+    attached = attach(miniature("roberta"), method_id)
+    take_steps(attached, 1)
+    attached.train()
+    loss_of(attached).backward()
+    stored = sum(value.numel() for value in attached.stored().values())
+    assert stored == attached.active_parameters() == sum(count.kept for count in attached.counts)
+
+
+def test_methods_stay_apart_on_one_backbone():
+    backbone = miniature("roberta")
+    alone = take_steps(attach(backbone, "lora"), 4)
+    first, second = attach(backbone, "lora"), attach(backbone, "full")
+    optimizer = torch.optim.AdamW(first.trainable().values(), lr=5e-3)
+    other = torch.optim.AdamW(second.trainable().values(), lr=5e-3)
+    losses = []
+    for _ in range(4):
+        loss = loss_of(first)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(float(loss.detach()))
+        loss_of(second).backward()
+        other.step()
+        other.zero_grad()
+    assert losses == alone
+
+
+def test_a_foreign_adapter_is_refused():
+    attached = attach(miniature("roberta"), "lora")
+    with pytest.raises(InputError, match="its tensors must be exactly those"):
+        attached.load_stored({"encoder.0.q.C": torch.zeros(2)}, attached.stored_head())
+    other = attach(miniature("roberta"), "lora", rank=2)
+    with pytest.raises(InputError, match="it must hold"):
+        attached.load_stored(other.stored(), other.stored_head())
