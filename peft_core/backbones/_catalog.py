@@ -68,12 +68,10 @@ def model_folder(model_id: str) -> Path:
     Raises:
         InputError: the model is not at hand.
     """
-    if (ASSETS / model_id / "config.json").is_file() and (ASSETS / model_id).parent == ASSETS:
-        return ASSETS / model_id
-    folder = Path(model_id).expanduser()
-    if (folder / "config.json").is_file():
-        return folder.resolve()
-    if folder.is_dir():
+    folder = _local_folder(model_id)
+    if folder is not None and (folder / "config.json").is_file():
+        return folder
+    if folder is not None:
         raise InputError("model", model_id, "this folder holds no config.json of a transformers model")
     paper = paper_model(model_id)
     if paper is not None:
@@ -82,6 +80,17 @@ def model_folder(model_id: str) -> Path:
         )
     known = ", ".join(model.id for model in list_models())
     raise InputError("model", model_id, f"it is not at hand; it must be a local folder or one of {known}")
+
+
+def _local_folder(model_id: str) -> Path | None:
+    """The folder an id or a path stands for, None where there is none or the file system takes no such name."""
+    try:
+        if (ASSETS / model_id).is_dir() and (ASSETS / model_id).parent == ASSETS:
+            return ASSETS / model_id
+        folder = Path(model_id).expanduser()
+        return folder.resolve() if folder.is_dir() else None
+    except (OSError, ValueError, RuntimeError):
+        return None
 
 
 def read_config(folder: Path) -> dict[str, Any]:

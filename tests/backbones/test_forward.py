@@ -1,0 +1,192 @@
+"""Sites, places, features and heads of random miniatures in a real forward pass."""
+
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from peft_core.backbones._backbone import TransformerBackbone, is_linear
+from peft_core.records import AdapterPlace, Site
+
+
+@torch.no_grad()
+def test_a_hook_at_every_site_sees_its_features(
+    miniature: TransformerBackbone, batch_for: Callable[..., dict[str, torch.Tensor]]
+) -> None:
+    seen: Counter[str] = Counter()
+
+    def record(site: Site) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+            seen[site.name] += 1
+            assert args[0].shape[-1] == site.in_features
+            assert output.shape[-1] >= site.offset + site.out_features
+
+        return hook
+
+    for site in miniature.sites("all-linear"):
+        miniature.model.get_submodule(site.module).register_forward_hook(record(site))
+    miniature.logits(batch_for(miniature))
+    twice = {"q", "k"} if miniature.family == "deberta_v2" else set()
+    assert seen == {site.name: 1 + (site.role in twice) for site in miniature.sites("all-linear")}
+
+
+@torch.no_grad()
+def test_an_update_hooked_to_a_site_equals_one_merged_into_its_weight(
+    miniature: TransformerBackbone, batch_for: Callable[..., dict[str, torch.Tensor]]
+) -> None:
+    """DeBERTa's query and key maps run twice, so this holds only where both uses are updated."""
+    batch = batch_for(miniature)
+    generator = torch.Generator().manual_seed(5)
+    for site in miniature.sites("six"):
+        module = miniature.model.get_submodule(site.module)
+        delta = 0.5 * torch.randn(site.out_features, site.in_features, generator=generator)
+
+        def hook(
+            module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor, site: Site = site, delta=delta
+        ) -> torch.Tensor:
+            output = output.clone()
+            output[..., site.offset : site.offset + site.out_features] += args[0] @ delta.T
+            return output
+
+        handle = module.register_forward_hook(hook)
+        hooked = miniature.logits(batch)
+        handle.remove()
+        full = module.weight.T if site.transposed else module.weight
+        part = full[site.offset : site.offset + site.out_features]
+        part += delta
+        torch.testing.assert_close(miniature.logits(batch), hooked, atol=1e-5, rtol=1e-4)
+        part -= delta
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["pfeiffer", "houlsby"])
+def test_every_adapter_place_gives_a_tensor_of_its_width_and_matters(
+    miniature: TransformerBackbone, batch_for: Callable[..., dict[str, torch.Tensor]], kind: str
+) -> None:
+    batch = batch_for(miniature)
+    before = miniature.logits(batch)
+    bump = torch.linspace(-1, 1, miniature.hidden_size)
+
+    def add(module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        assert output.shape[-1] == miniature.hidden_size
+        return output + bump
+
+    for place in miniature.adapter_places(kind):
+        handle = miniature.model.get_submodule(place.module).register_forward_hook(add)
+        after = miniature.logits(batch)
+        handle.remove()
+        assert not torch.allclose(before, after, atol=1e-6), place.name
+
+
+@torch.no_grad()
+def test_sublayer_plus_residual_input_is_what_comes_next(
+    build: Callable[[str], TransformerBackbone], batch_for: Callable[..., dict[str, torch.Tensor]]
+) -> None:
+    """RoBERTa: a Houlsby place gives z, and the LayerNorm of the Pfeiffer place gets z + x."""
+    backbone = build("roberta")
+    seen: dict[str, torch.Tensor] = {}
+
+    def keep(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+            seen[name], seen[name + ".in"] = output, args[0]
+
+        return hook
+
+    places: dict[str, AdapterPlace] = {
+        "z": backbone.adapter_places("houlsby")[1],
+        "norm": backbone.adapter_places("pfeiffer")[0],
+    }
+    for name, place in places.items():
+        backbone.model.get_submodule(place.module).register_forward_hook(keep(name))
+    residual = "roberta.encoder.layer.0.attention.output.LayerNorm"
+    backbone.model.get_submodule(residual).register_forward_hook(keep("x"))
+    backbone.logits(batch_for(backbone))
+    assert places["norm"].form == "post_norm" and places["z"].form == "sublayer"
+    assert torch.equal(seen["norm.in"], seen["z"] + seen["x"])
+
+
+def test_all_linear_covers_every_map_between_embeddings_and_head(miniature: TransformerBackbone) -> None:
+    body = {name for name, module in miniature.model.named_modules() if is_linear(module)}
+    outside = {name for name in body if name.startswith(("classifier", "pooler", "score", "lm_head"))}
+    assert {site.module for site in miniature.sites("all-linear")} == body - outside
+
+
+def test_maps_without_a_role_are_other() -> None:
+    """DeBERTa with separate position maps (share_att_key off) has linear maps that no role names."""
+    import transformers
+
+    from peft_core.backbones._family import family_of
+
+    family = family_of("deberta-v2")
+    assert family is not None
+    config = transformers.DebertaV2Config(
+        num_hidden_layers=1, relative_attention=True, share_att_key=False, pos_att_type=["p2c", "c2p"]
+    )
+    with torch.device("meta"):
+        backbone = TransformerBackbone("x", family, transformers.DebertaV2ForSequenceClassification(config))
+    other = [site for site in backbone.sites("all-linear") if site.role == "other"]
+    assert [site.name.rpartition(".")[2] for site in other] == ["pos_key_proj", "pos_query_proj"]
+
+
+def test_gated_t5_has_both_input_maps() -> None:
+    import transformers
+
+    from peft_core.backbones._family import family_of
+
+    family = family_of("t5")
+    assert family is not None
+    config = transformers.T5Config(num_layers=1, feed_forward_proj="gated-gelu")
+    with torch.device("meta"):
+        backbone = TransformerBackbone("x", family, transformers.T5ForConditionalGeneration(config))
+    ffn = [site.name for site in backbone.sites("six") if site.role == "ffn_in"]
+    assert ffn == ["encoder.0.ffn_gate", "encoder.0.ffn_in", "decoder.0.ffn_gate", "decoder.0.ffn_in"]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("family", "head"),
+    [
+        ("roberta", lambda model, features: model.classifier(features.unsqueeze(1))),
+        ("deberta_v2", lambda model, features: model.classifier(model.pooler(features.unsqueeze(1)))),
+        ("vit", lambda model, features: model.classifier(features)),
+        ("gpt2", lambda model, features: model.score(features)),
+    ],
+)
+def test_features_are_what_the_head_reads(
+    build: Callable[[str], TransformerBackbone],
+    batch_for: Callable[..., dict[str, torch.Tensor]],
+    family: str,
+    head: Callable[[nn.Module, torch.Tensor], torch.Tensor],
+) -> None:
+    backbone = build(family)
+    batch = batch_for(backbone)
+    torch.testing.assert_close(head(backbone.model, backbone.features(batch)), backbone.logits(batch))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["roberta", "deberta_v2", "gpt2", "t5"])
+def test_padding_changes_nothing(
+    build: Callable[[str], TransformerBackbone], batch_for: Callable[..., dict[str, torch.Tensor]], family: str
+) -> None:
+    backbone = build(family)
+    batch = batch_for(backbone)
+    pad = backbone.config.pad_token_id or 0
+    wide = dict(batch)
+    wide["input_ids"] = torch.nn.functional.pad(batch["input_ids"], (0, 3), value=pad)
+    wide["attention_mask"] = torch.nn.functional.pad(batch["attention_mask"], (0, 3))
+    torch.testing.assert_close(backbone.features(wide), backbone.features(batch), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(backbone.logits(wide), backbone.logits(batch), atol=1e-5, rtol=1e-4)
+    ids_only = {"input_ids": batch["input_ids"]}
+    torch.testing.assert_close(backbone.features(ids_only), backbone.features(batch), atol=1e-5, rtol=1e-4)
+
+
+def test_everything_is_frozen_and_in_evaluation_mode(miniature: TransformerBackbone) -> None:
+    assert not any(parameter.requires_grad for parameter in miniature.model.parameters())
+    assert not any(module.training for module in miniature.model.modules())
+
+
+def test_image_tokens_count_the_class_token(build: Callable[[str], TransformerBackbone]) -> None:
+    assert build("vit").image_tokens == 5
+    assert build("roberta").image_tokens == 0
