@@ -3,34 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import torch
-
-from peft_core.backbones import meta_backbone
-from peft_core.methods import Attached, MethodConfig, get_method, resolve
+from peft_core.methods import MethodConfig, get_method
 from peft_core.metrics.flops import adapter_flops_executed, adapter_flops_nominal
 from peft_core.metrics.parameters import TensorCount, stored_parameters, trainable_parameters, weights
+from peft_core.metrics.published import published as published_figure
 from peft_core.metrics.storage import bit_level_storage_percent
-from peft_core.records import Backbone, InputError, MethodSpec
+from peft_core.records import Backbone, MethodSpec
 from peft_core.training.reference import lora_reference_flops
-
-
-@lru_cache(maxsize=8)
-def _backbone(model: str) -> Backbone:
-    return meta_backbone(model)
-
-
-def attach_shape(model: str, method: MethodSpec, seed: int = 0) -> tuple[Attached, MethodConfig]:
-    """A method attached to a model's shape: everything is counted, nothing computed. `seed` draws the masks."""
-    config = resolve(method)
-    try:
-        attached = get_method(method.id).attach(_backbone(model), config, torch.Generator().manual_seed(seed))
-    except InputError as error:
-        raise InputError(f"{method.id}.{error.field}", error.value, error.allowed) from None
-    return attached, config
+from peft_core.training.shape import attach_shape, shape_of
 
 
 def budget(model: str, methods: Sequence[MethodSpec], reference: MethodSpec | None = None) -> list[dict[str, Any]]:
@@ -105,3 +88,31 @@ def _sites(counts: Iterable[TensorCount], bounds: dict[str, int]) -> list[dict[s
         }
         for site, group in by_site.items()
     ]
+
+
+def published(figure: Mapping[str, str]) -> float:
+    """A printed figure as its paper counts it, from our own counts.
+
+    Args:
+        figure: a row of ``assets/reference/parameter_figures.csv``: model, method (may be empty), convention, unit.
+
+    Raises:
+        InputError: an unknown model, method or convention.
+    """
+    backbone = shape_of(figure["model"])
+    counts: list[TensorCount] = []
+    reference: list[TensorCount] | None = None
+    if figure["method"]:
+        method = MethodSpec.parse(figure["method"])
+        counts = attach_shape(figure["model"], method)[0].counts
+        sites = {key: value for key, value in method.options.items() if key == "sites"}
+        lora = MethodSpec(id="lora", options={"rank": 8, **sites})
+        reference = attach_shape(figure["model"], lora)[0].counts
+    return published_figure(
+        figure["convention"],
+        figure["unit"],
+        counts,
+        backbone_parameters=backbone.parameter_count(),
+        hidden_size=backbone.hidden_size,
+        reference=reference,
+    )

@@ -99,7 +99,7 @@ def load_data(spec: ComparisonSpec, backbone: Backbone) -> TaskData:
 
 def _encode(rows: Rows, info: TaskInfo, backbone: Backbone, spec: ComparisonSpec) -> Encoded:
     labels = _labels(rows.labels, info, len(rows))
-    if "image" in rows.columns:
+    if backbone.modality == "image":
         return Encoded(None, backbone.processor(rows.columns["image"]), labels, {})
     texts = [list(rows.columns[name]) for name in ("text", "text2") if name in rows.columns]
     limit = spec.training.max_length or backbone.max_length

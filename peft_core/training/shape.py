@@ -1,0 +1,35 @@
+"""Methods attached to a model's shape on the meta device: what fits and what it counts, without weights."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+
+from peft_core.backbones import meta_backbone
+from peft_core.methods import Attached, MethodConfig, get_method, resolve
+from peft_core.records import Backbone, InputError, MethodSpec
+
+
+@lru_cache(maxsize=8)
+def shape_of(model: str) -> Backbone:
+    """A model's architecture without weights."""
+    return meta_backbone(model)
+
+
+def attach_shape(model: str, method: MethodSpec, seed: int = 0) -> tuple[Attached, MethodConfig]:
+    """A method attached to a model's shape: everything is counted, nothing computed.
+
+    Args:
+        seed: draws the masks, where the method has no mask_seed of its own.
+
+    Raises:
+        InputError: unknown model or method, or options that do not fit the model; the field is ``<id>.<option>``.
+    """
+    config, backbone = resolve(method), shape_of(model)
+    try:
+        attached = get_method(method.id).attach(backbone, config, torch.Generator().manual_seed(seed))
+    except InputError as error:
+        field = f"{method.id}.{error.field}" if error.field in type(config).model_fields else error.field
+        raise InputError(field, error.value, error.allowed) from None
+    return attached, config
