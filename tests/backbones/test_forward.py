@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from peft_core.backbones._backbone import TransformerBackbone, is_linear
-from peft_core.records import AdapterPlace, Site
+from peft_core.records import Site
 
 
 @torch.no_grad()
@@ -80,31 +80,81 @@ def test_every_adapter_place_gives_a_tensor_of_its_width_and_matters(
         assert not torch.allclose(before, after, atol=1e-6), place.name
 
 
-@torch.no_grad()
-def test_sublayer_plus_residual_input_is_what_comes_next(
-    build: Callable[[str], TransformerBackbone], batch_for: Callable[..., dict[str, torch.Tensor]]
-) -> None:
-    """RoBERTa: a Houlsby place gives z, and the LayerNorm of the Pfeiffer place gets z + x."""
-    backbone = build("roberta")
-    seen: dict[str, torch.Tensor] = {}
+class Tap:
+    """Keeps the first input and the output of modules in the latest forward."""
 
-    def keep(name: str) -> Callable[..., None]:
+    def __init__(self, model: nn.Module, paths: tuple[str, ...]) -> None:
+        self.entered: dict[str, torch.Tensor] = {}
+        self.left: dict[str, torch.Tensor] = {}
+        for path in paths:
+            model.get_submodule(path).register_forward_hook(self._hook(path))
+
+    def _hook(self, path: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-            seen[name], seen[name + ".in"] = output, args[0]
+            self.entered[path], self.left[path] = args[0], output
 
         return hook
 
-    places: dict[str, AdapterPlace] = {
-        "z": backbone.adapter_places("houlsby")[1],
-        "norm": backbone.adapter_places("pfeiffer")[0],
-    }
-    for name, place in places.items():
-        backbone.model.get_submodule(place.module).register_forward_hook(keep(name))
-    residual = "roberta.encoder.layer.0.attention.output.LayerNorm"
-    backbone.model.get_submodule(residual).register_forward_hook(keep("x"))
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["roberta", "deberta_v2"])
+def test_post_norm_families_add_the_sublayer_to_its_residual_input(
+    build: Callable[[str], TransformerBackbone], batch_for: Callable[..., dict[str, torch.Tensor]], family: str
+) -> None:
+    """With dropout on: a sublayer place gives z after dropout, so the LayerNorm after it gets exactly z + x."""
+    backbone = build(family)
+    backbone.model.train()
+    after_attention, after_ffn = backbone.adapter_places("houlsby")[:2]
+    norm = backbone.adapter_places("pfeiffer")[0]
+    first_norm = after_attention.module.replace("dropout", "LayerNorm")
+    tap = Tap(backbone.model, (after_attention.module, after_ffn.module, norm.module, first_norm))
+    torch.manual_seed(0)
     backbone.logits(batch_for(backbone))
-    assert places["norm"].form == "post_norm" and places["z"].form == "sublayer"
-    assert torch.equal(seen["norm.in"], seen["z"] + seen["x"])
+    assert (after_attention.after, after_ffn.after) == ("attention", "ffn")
+    assert {after_attention.form, after_ffn.form} == {"sublayer"} and norm.form == "post_norm"
+    assert torch.equal(tap.entered[norm.module], tap.left[after_ffn.module] + tap.left[first_norm])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["vit", "gpt2", "t5"])
+def test_pre_norm_families_sum_their_sublayers_onto_the_layers_input(
+    build: Callable[[str], TransformerBackbone], batch_for: Callable[..., dict[str, torch.Tensor]], family: str
+) -> None:
+    """The residual place gives x + all z of the layer; T5's cross-attention is no Houlsby place and added by hand."""
+    backbone = build(family)
+    blocks = [f"{stack.layers}.{index}" for stack in backbone.architecture.stacks for index in range(2)]
+    cross = {"decoder.block.0": "decoder.block.0.layer.1.dropout", "decoder.block.1": "decoder.block.1.layer.1.dropout"}
+    sublayers = {
+        block: [place.module for place in backbone.adapter_places("houlsby") if place.layer == layer]
+        + ([cross[block]] if block in cross else [])
+        for layer, block in enumerate(blocks)
+    }
+    ends = [place.module for place in backbone.adapter_places("pfeiffer")]
+    assert {place.form for place in backbone.adapter_places("pfeiffer")} == {"residual"}
+    tap = Tap(backbone.model, tuple({*blocks, *ends, *(path for paths in sublayers.values() for path in paths)}))
+    backbone.logits(batch_for(backbone))
+    for block, end in zip(blocks, ends, strict=True):
+        total = tap.entered[block] + sum(tap.left[path] for path in sublayers[block])
+        torch.testing.assert_close(tap.left[end], total, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("family", "expected"),
+    [
+        ("roberta", "self.query self.key self.value attention.output.dense intermediate.dense 1.output.dense"),
+        (
+            "deberta_v2",
+            "self.query_proj self.key_proj self.value_proj attention.output.dense intermediate.dense 1.output.dense",
+        ),
+        ("vit", "q_proj k_proj v_proj o_proj mlp.fc1 mlp.fc2"),
+        ("gpt2", "c_attn c_attn c_attn attn.c_proj mlp.c_fc mlp.c_proj"),
+        ("t5", "SelfAttention.q SelfAttention.k SelfAttention.v SelfAttention.o wi wo"),
+    ],
+)
+def test_roles_name_the_right_modules(build: Callable[[str], TransformerBackbone], family: str, expected: str) -> None:
+    sites = [site for site in build(family).sites("six") if site.layer == 1]
+    assert [site.role for site in sites] == ["q", "k", "v", "o", "ffn_in", "ffn_out"]
+    assert all(site.module.endswith(end) for site, end in zip(sites, expected.split(), strict=True))
 
 
 def test_all_linear_covers_every_map_between_embeddings_and_head(miniature: TransformerBackbone) -> None:

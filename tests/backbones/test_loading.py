@@ -69,6 +69,12 @@ def test_initial_heads_depend_on_seed_and_name_alone(vit_folder: Path) -> None:
     assert first["classifier.weight"].std().item() == pytest.approx(0.02, abs=0.001)
 
 
+def test_tensors_of_a_head_draw_from_streams_of_their_own(roberta_folder: Path) -> None:
+    head = initial_head(meta_backbone(str(roberta_folder), outputs=16), 0)
+    assert head["classifier.dense.weight"].shape == head["classifier.out_proj.weight"].shape
+    assert not torch.equal(head["classifier.dense.weight"], head["classifier.out_proj.weight"])
+
+
 def test_loading_says_nothing(vit_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     load_backbone(str(vit_folder), outputs=3, problem="classification")
     assert capfd.readouterr() == ("", "")
