@@ -1,0 +1,76 @@
+"""results.json (CLI.md): everything a comparison measured, as one strict JSON document."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from peft_core.records import RunResult, RunRow, View
+from peft_core.report.series import RunPoints, points
+from peft_core.report.tables import strict, summary
+
+RESULT_KEYS = (
+    "score",
+    "baseline_score",
+    "split",
+    "selection",
+    "selected_step",
+    "steps",
+    "learning_rate",
+    "trainable",
+    "trainable_percent",
+    "head_parameters",
+    "stored_bytes",
+    "head_bytes",
+    "rank",
+    "adapter_flops_executed",
+    "adapter_flops_nominal",
+    "flops_vs_lora",
+    "seconds",
+    "step_ms_median",
+    "peak_memory_bytes",
+)
+
+
+def results_document(view: View) -> dict[str, Any]:
+    """The document. Needs a view with all events: the curves come from them."""
+    comparison = view.comparison
+    reported = points(view.events)
+    return strict(
+        {
+            "comparison": {
+                **comparison.spec.model_dump(mode="json"),
+                "id": comparison.id,
+                "created": comparison.created,
+                "state": str(comparison.state),
+                "metric": comparison.metric,
+            },
+            "environment": comparison.environment,
+            "plan": comparison.plan,
+            "runs": [_run(run, reported.get(run.run, RunPoints()), view) for run in view.runs],
+            "summary": summary(view),
+        }
+    )
+
+
+def _run(run: RunRow, reported: RunPoints, view: View) -> dict[str, Any]:
+    metric = view.comparison.metric
+    curve = zip(reported.evaluations["step"], reported.evaluations["scores"], strict=True)
+    return {
+        "run": run.run,
+        "method": run.method.id,
+        "label": run.label,
+        "config": run.config,
+        "seed": run.seed,
+        "state": str(run.state),
+        **_figures(run.result, view),
+        "curve": [[step, scores.get(metric)] for step, scores in curve],
+        "error": run.error,
+    }
+
+
+def _figures(result: RunResult | None, view: View) -> dict[str, Any]:
+    if result is None:
+        missing: dict[str, Any] = dict.fromkeys(RESULT_KEYS)
+        return {**missing, "baseline_score": view.comparison.baseline_score}
+    dumped = result.model_dump(mode="json")
+    return {key: dumped[key] for key in RESULT_KEYS}

@@ -1,0 +1,119 @@
+"""The table, its files, results.json and the report."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+from typing import Any
+
+import pytest
+
+from peft_core.records import MethodSpec, RunState, View
+from peft_core.report import report_html, results_document, tables
+from peft_core.report.figures import guides
+from peft_core.report.palette import look
+from tests.report.sample import METHODS, METRIC, sample_view
+
+NASTY = "=cmd|'/c calc'!A1 <script>alert(1)</script> | [x](javascript:y)"
+
+
+def renamed(view: View, label: str) -> View:
+    """The view with the first method's label replaced, as a hostile label would look."""
+    old = view.runs[0].label
+    runs = tuple(run.model_copy(update={"label": label}) if run.label == old else run for run in view.runs)
+    return view.model_copy(update={"runs": runs})
+
+
+def failed(view: View) -> View:
+    """The view with its first run failed."""
+    first = view.runs[0].model_copy(
+        update={"state": RunState.FAILED, "error": "loss was <NaN> at step 3.", "result": None}
+    )
+    return view.model_copy(update={"runs": (first, *view.runs[1:])})
+
+
+def test_rows_carry_mean_difference_and_figures() -> None:
+    first, second = tables.rows(sample_view())
+    assert [first["label"], second["label"]] == list(METHODS)
+    assert first["versus"] is None
+    assert second["versus"]["reference"] == METHODS[0]
+    assert second["versus"]["mean_difference"] == pytest.approx(second["mean"] - first["mean"])
+    assert (second["rank"]["numerical_mean"], second["trainable"], second["n"]) == (8, 6144, 2)
+
+
+def test_the_reference_can_be_chosen() -> None:
+    first, second = tables.rows(sample_view(), METHODS[1])
+    assert (first["versus"]["reference"], second["versus"]) == (METHODS[1], None)
+
+
+def test_csv_runs_nothing_in_a_spreadsheet() -> None:
+    for start in ("=", "+", "-", "@", "\t", "\r", " ="):
+        assert tables.neutral(start + "x").startswith("'")
+    text = tables.to_csv(tables.rows(renamed(sample_view(), NASTY)))
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert rows[0]["label"] == "'" + NASTY
+    assert float(rows[1]["mean_difference"]) == pytest.approx(
+        tables.rows(sample_view())[1]["versus"]["mean_difference"]
+    )
+
+
+def test_markdown_and_latex_escape_labels() -> None:
+    table = tables.rows(renamed(sample_view(), "a|b_c&d"))
+    assert "a\\|b_c&d" in tables.to_markdown(table)
+    assert r"a|b\_c\&d" in tables.to_latex(table)
+
+
+def test_results_document_has_the_keys_of_the_command_line() -> None:
+    view = sample_view()
+    document = json.loads(json.dumps(results_document(view), allow_nan=False))
+    assert set(document) == {"comparison", "environment", "plan", "runs", "summary"}
+    run = document["runs"][0]
+    needed = (
+        "run method label seed state score baseline_score split selection trainable trainable_percent stored_bytes"
+        " head_bytes rank adapter_flops_nominal flops_vs_lora seconds step_ms_median peak_memory_bytes curve error"
+    )
+    assert set(needed.split()) <= set(run)
+    assert run["score"][METRIC] == run["curve"][-1][1]
+    assert set(document["summary"][1]) == {"label", "n", "mean", "std", "ci95", "versus"}
+
+
+def test_a_failed_run_keeps_its_keys_and_leaves_the_summary() -> None:
+    document = results_document(failed(sample_view()))
+    assert document["runs"][0]["score"] is None
+    assert document["runs"][0]["error"] == "loss was <NaN> at step 3."
+    assert document["summary"][0]["n"] == 1
+    assert document["summary"][0]["std"] is None
+
+
+def test_strict_replaces_what_json_lacks() -> None:
+    assert tables.strict({"a": [math.nan, math.inf, 1.5], "b": (1,)}) == {"a": [None, None, 1.5], "b": [1]}
+
+
+def embedded(page: str) -> list[dict[str, Any]]:
+    return [json.loads(text) for text in re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', page, re.S)]
+
+
+def test_the_report_is_one_file_that_asks_no_other_host() -> None:
+    page = report_html(failed(sample_view()))
+    assert "<script src" not in page and "<link" not in page
+    assert "loss was &lt;NaN&gt; at step 3." in page
+    assert len(embedded(page)) == 6
+
+
+def test_the_report_shows_labels_as_text() -> None:
+    page = report_html(renamed(sample_view(), NASTY))
+    own = page[page.index("</head>") :]
+    assert "<script>alert" not in own
+
+
+def test_guides_are_r_and_d_times_r() -> None:
+    configs = [dict(MethodSpec.parse(text).options) for text in (*METHODS, "head")]
+    assert guides(configs) == {"r = 4": 4, "d·r = 8": 8}
+
+
+def test_looks_differ_within_a_comparison() -> None:
+    looks = [look(place) for place in range(35)]
+    assert len({(each.colour, each.dash) for each in looks}) == 35
