@@ -15,7 +15,7 @@ from tests.methods.test_contract import attach, loss_of, take_steps
 
 
 class TiedCopies:
-    """d copies of A and B, masked before every step; branch gradients masked, summed, and the sum given to every copy."""
+    """d copies of A and B, masked before every step; masked branch gradients are summed and the sum goes to all."""
 
     def __init__(self, a, b, masks_a, masks_b, rate):
         self.masks = (masks_a, masks_b)

@@ -1,0 +1,68 @@
+"""The plain data that every room shares: specifications, events, states, and what a backbone offers.
+
+Only pydantic and the standard library: importing this room loads no torch. Everything is frozen; what comes from
+outside is checked when it is made, and a bad value becomes an `InputError` of one sentence (`checked`).
+"""
+
+from peft_core.records.backbone import AdapterDefaults, AdapterPlace, Backbone, Role, Site, SiteSelection
+from peft_core.records.events import (
+    ComparisonRow,
+    Emit,
+    EvalRecord,
+    Event,
+    LayerRank,
+    RankRecord,
+    Record,
+    RunResult,
+    RunRow,
+    RunState,
+    StateRecord,
+    StepRecord,
+    View,
+)
+from peft_core.records.inputs import Frozen, InputError, RunFailure, checked, describe_fields
+from peft_core.records.specs import (
+    MAX_SEED,
+    ComparisonSpec,
+    MethodSpec,
+    RunSpec,
+    Seed,
+    TrainingConfig,
+    parse_scalar,
+    run_specs,
+)
+
+__all__ = [
+    "MAX_SEED",
+    "AdapterDefaults",
+    "AdapterPlace",
+    "Backbone",
+    "ComparisonRow",
+    "ComparisonSpec",
+    "Emit",
+    "EvalRecord",
+    "Event",
+    "Frozen",
+    "InputError",
+    "LayerRank",
+    "MethodSpec",
+    "RankRecord",
+    "Record",
+    "Role",
+    "RunFailure",
+    "RunResult",
+    "RunRow",
+    "RunSpec",
+    "RunState",
+    "Seed",
+    "Site",
+    "SiteSelection",
+    "StateRecord",
+    "StepRecord",
+    "TrainingConfig",
+    "View",
+    "checked",
+    "describe_fields",
+    "parse_scalar",
+    "run_specs",
+]

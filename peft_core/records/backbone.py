@@ -1,0 +1,99 @@
+"""What a backbone offers to methods, tasks and training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+SiteSelection = Literal["qv", "qkvo", "six", "all-linear"]
+Role = Literal["q", "k", "v", "o", "ffn_in", "ffn_out", "other"]
+
+
+@dataclass(frozen=True)
+class Site:
+    """A frozen map y = W x + b that a weight update can be added to.
+
+    A fused projection (GPT-2's c_attn) is several sites of one module: `offset` is the first output feature.
+    """
+
+    name: str
+    module: str
+    layer: int
+    role: Role
+    in_features: int
+    out_features: int
+    offset: int = 0
+    transposed: bool = False
+    """True where the module keeps its weight as (in, out)."""
+
+
+@dataclass(frozen=True)
+class AdapterPlace:
+    """A place where a bottleneck adapter goes (METHODS.md, Sites).
+
+    form `post_norm`: `module` is a LayerNorm over z + x; its output becomes LN(z + x + A(LN(z + x))).
+    form `sublayer`: `module` gives z, which becomes z + A(z). form `residual`: `module` gives y = z + x, which
+    becomes y + A(y).
+    """
+
+    name: str
+    module: str
+    layer: int
+    after: Literal["attention", "cross_attention", "ffn"]
+    form: Literal["post_norm", "sublayer", "residual"]
+    width: int
+
+
+@dataclass(frozen=True)
+class AdapterDefaults:
+    """Initialisation and nonlinearity of bottleneck adapters on an architecture."""
+
+    nonlinearity: str
+    std: float
+
+
+class Backbone(Protocol):
+    """A frozen transformer with a task head, as methods, tasks and training see it."""
+
+    id: str
+    family: str
+    modality: Literal["text", "image"]
+    model: torch.nn.Module
+    hidden_size: int
+    layers: int
+    default_sites: SiteSelection
+    adapter_defaults: AdapterDefaults
+    processor: Any
+    max_length: int | None
+
+    def sites(self, selection: SiteSelection | None = None) -> tuple[Site, ...]: ...
+
+    def adapter_places(self, kind: Literal["pfeiffer", "houlsby"]) -> tuple[AdapterPlace, ...]: ...
+
+    def head_parameters(self) -> tuple[str, ...]:
+        """Names of the task head's parameters in `model` (pooler included where it belongs to the head)."""
+        ...
+
+    def bias_parameters(self) -> tuple[str, ...]:
+        """Names of all bias vectors outside the head, LayerNorm biases included."""
+        ...
+
+    def body_parameters(self) -> tuple[str, ...]:
+        """Names of all parameters outside the head, embeddings included."""
+        ...
+
+    def parameter_count(self) -> int:
+        """Parameters with embeddings, without pooler and head (the papers' divisor)."""
+        ...
+
+    def features(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """First token of the last layer, (rows, hidden)."""
+        ...
+
+    def logits(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Output of the head, (rows, outputs)."""
+        ...
