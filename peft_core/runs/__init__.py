@@ -1,0 +1,29 @@
+"""Runs: comparisons are stored, queued, trained in the background, watched, stopped and resumed."""
+
+from peft_core.runs.errors import (
+    DiskFull,
+    FolderInUse,
+    FolderUnusable,
+    QueueFull,
+    Refused,
+    StoreBusy,
+    StoreUnusable,
+)
+from peft_core.runs.folders import home
+from peft_core.runs.limits import Limits
+from peft_core.runs.store import Store
+from peft_core.runs.supervisor import Supervisor
+
+__all__ = [
+    "DiskFull",
+    "FolderInUse",
+    "FolderUnusable",
+    "Limits",
+    "QueueFull",
+    "Refused",
+    "Store",
+    "StoreBusy",
+    "StoreUnusable",
+    "Supervisor",
+    "home",
+]

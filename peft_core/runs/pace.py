@@ -1,0 +1,38 @@
+"""How fast a comparison goes and how long it still takes."""
+
+from __future__ import annotations
+
+import time
+
+from peft_core.records import View
+from peft_core.runs.rows import planned_steps
+
+FIRST_STEPS = 5
+"""Steps that are left out of the pace: they include what is done once."""
+
+
+class Pace:
+    """Counts the steps of all runs that one worker trains, against a clock that nobody sets."""
+
+    def __init__(self) -> None:
+        self._steps = 0
+        self._since = 0.0
+
+    def step(self) -> None:
+        """A step was made."""
+        self._steps += 1
+        if self._steps == FIRST_STEPS:
+            self._since = time.monotonic()
+
+    def seconds_left(self, view: View) -> float | None:
+        """From the steps that are still to do; None where that is not known."""
+        made = self._steps - FIRST_STEPS
+        if made <= 0:
+            return None
+        left = 0
+        for run in view.runs:
+            total = planned_steps(view.comparison.spec, run.total_steps)
+            if total is None:
+                return None
+            left += 0 if run.state.ended else max(0, total - run.step)
+        return left * (time.monotonic() - self._since) / made

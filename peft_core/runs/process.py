@@ -1,0 +1,221 @@
+"""The default executor: every job in a process of its own, and a spare one that has imported everything waits."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+import peft_core
+from peft_core.runs.executors import Ending, Inbox, Worker
+from peft_core.runs.job import DEFAULT_TRAINER, OUT_OF_MEMORY, Job
+from peft_core.runs.machine import oom_kills, usable_cores
+
+log = logging.getLogger(__name__)
+FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Signals by which a person or the system ends a process; others come from a crash."""
+SPARE_PATIENCE = 20.0
+"""Least seconds between two spare workers that are started: one that cannot start must not be started in a loop."""
+_PASSED = {
+    *(
+        "PATH",
+        "HOME",
+        "LANG",
+        "TZ",
+        "TMPDIR",
+        "TEMP",
+        "USER",
+        "PYTHONPATH",
+        "VIRTUAL_ENV",
+        "LD_LIBRARY_PATH",
+        "SYSTEMROOT",
+    ),
+    *("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_ENDPOINT", "HF_DATASETS_CACHE", "HF_DATASETS_OFFLINE"),
+    *("TRANSFORMERS_OFFLINE", "XDG_CACHE_HOME", "XDG_DATA_HOME", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"),
+}
+_PASSED_PREFIXES = ("LC_", "CUDA", "NVIDIA_", "RANKLAB_")
+_SECRET = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "KEY")
+
+
+def worker_environment(environment: Mapping[str, str], threads: int) -> dict[str, str]:
+    """What a worker gets of the environment: a short list of names, no secrets, and its number of threads."""
+    passed = {
+        name: value
+        for name, value in environment.items()
+        if (name in _PASSED or name.startswith(_PASSED_PREFIXES)) and not any(word in name for word in _SECRET)
+    }
+    package = str(Path(peft_core.__file__).parent.parent)
+    passed["PYTHONPATH"] = os.pathsep.join(filter(None, (package, passed.get("PYTHONPATH"))))
+    passed |= {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    return passed | {"TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
+
+
+class ProcessWorker:
+    """A process that is or becomes a job's worker. log_file: where it writes until it has a job."""
+
+    def __init__(self, trainer: str, threads: int, folder: Path, oom_count: Callable[[], int]) -> None:
+        self.inbox = Inbox()
+        self.started = time.monotonic()
+        self._oom_count, self._oom_before = oom_count, oom_count()
+        self._early_log = self._log_file = folder / "spare.log"
+        self._log_from = 0
+        self._error, self._killed = "", False
+        self._ended: Ending | None = None
+        self._writing = threading.Lock()
+        with self._early_log.open("wb") as errors:
+            self.process: subprocess.Popen[bytes] = subprocess.Popen(
+                [sys.executable, "-P", "-m", "peft_core.runs.worker", "--trainer", trainer],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env=worker_environment(os.environ, threads),
+                start_new_session=True,
+            )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self._commands, self._reports = self.process.stdin, self.process.stdout
+        name = f"reports of {self.process.pid}"
+        self._reader = threading.Thread(target=self._read, args=(self._reports,), name=name, daemon=True)
+        self._reader.start()
+
+    def begin(self, job: Job) -> None:
+        """Give it its job."""
+        self._log_file = job.folder / "worker.log"
+        self._log_from = self._log_file.stat().st_size if self._log_file.exists() else 0
+        self._oom_before = self._oom_count()
+        self.inbox.last_sign = self.inbox.last_work = time.monotonic()
+        self._write({"job": job.model_dump(mode="json")})
+
+    def stop(self, run: str | None) -> None:
+        self._write({"stop": run})
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self._killed = True
+        self._kill_group()
+
+    def ended(self) -> Ending | None:
+        status = self.process.poll()
+        if self._ended is None and status is not None:
+            self._kill_group()  # what it may have started
+            self._reader.join(timeout=2.0)
+            with self._writing, suppress(OSError):
+                self._commands.close()
+            self._ended = self._ending(status)
+        return self._ended
+
+    def _ending(self, status: int) -> Ending:
+        if self._killed:
+            return Ending("stopped")
+        if status == 0:
+            return Ending("done")
+        if status == -signal.SIGKILL and self._oom_count() > self._oom_before:
+            return Ending("out_of_memory", OUT_OF_MEMORY)
+        if -status in FROM_OUTSIDE:
+            return Ending("killed", f"the worker was ended from outside ({signal.Signals(-status).name})")
+        if self._error:
+            return Ending("failed", self._error)
+        how = f"status {status}" if status > 0 else signal.Signals(-status).name
+        last = self._last_log_line()
+        return Ending("failed", f"the worker crashed ({how}): {last}" if last else f"the worker crashed ({how})")
+
+    def _last_log_line(self) -> str:
+        return _last_line(self._log_file, self._log_from) or _last_line(self._early_log, 0)
+
+    def _kill_group(self) -> None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+    def _write(self, command: Mapping[str, object]) -> None:
+        line = json.dumps(command, allow_nan=False).encode() + b"\n"
+        with self._writing, suppress(OSError, ValueError):  # it may just have ended, which `ended` tells
+            self._commands.write(line)
+            self._commands.flush()
+
+    def _read(self, pipe: BinaryIO) -> None:
+        with pipe:
+            for line in pipe:
+                try:
+                    report = json.loads(line)
+                except ValueError:
+                    log.warning("a worker ended in the middle of a report")
+                    continue
+                if "error" in report:
+                    self._error = report["error"]
+                self.inbox.put(report)
+
+
+class ProcessExecutor:
+    """Trains in processes. folder: for the log of the spare worker. threads: of each worker; default: the cores."""
+
+    def __init__(
+        self,
+        folder: Path,
+        trainer: str = DEFAULT_TRAINER,
+        *,
+        threads: int | None = None,
+        oom_count: Callable[[], int] = oom_kills,
+    ) -> None:
+        self._folder, self._trainer, self._oom_count = folder, trainer, oom_count
+        self._threads = threads or usable_cores()
+        self._lock = threading.Lock()
+        self._spare: ProcessWorker | None = None
+        self._next_spare = 0.0
+        self._working: list[ProcessWorker] = []
+
+    def warm(self) -> None:
+        with self._lock:
+            if self._spare is not None and self._spare.ended() is not None:
+                log.warning("the spare worker ended; see %s", self._folder / "spare.log")
+                self._spare = None
+            if self._spare is None and time.monotonic() >= self._next_spare:
+                self._next_spare = time.monotonic() + SPARE_PATIENCE
+                self._spare = self._new()
+
+    def start(self, job: Job) -> Worker:
+        with self._lock:
+            worker, self._spare = self._spare, None
+            if worker is None or worker.ended() is not None:
+                worker = self._new()
+            self._next_spare = 0.0
+            self._working = [*(other for other in self._working if other.process.poll() is None), worker]
+        worker.begin(job)
+        return worker
+
+    def processes(self) -> list[int]:
+        with self._lock:
+            workers = [*self._working, *([self._spare] if self._spare else [])]
+            return [worker.process.pid for worker in workers if worker.process.poll() is None]
+
+    def close(self) -> None:
+        with self._lock:
+            spare, self._spare = self._spare, None
+            self._next_spare = float("inf")
+        if spare is not None:
+            spare.kill()
+            spare.process.wait(timeout=5.0)
+            spare.ended()
+
+    def _new(self) -> ProcessWorker:
+        return ProcessWorker(self._trainer, self._threads, self._folder, self._oom_count)
+
+
+def _last_line(file: Path, start: int) -> str:
+    """The last line with text in a file, from byte `start` on; empty where there is none."""
+    try:
+        with file.open("rb") as opened:
+            end = opened.seek(0, os.SEEK_END)
+            opened.seek(max(start, end - 8192))
+            lines = opened.read().decode(errors="replace").splitlines()
+    except OSError:
+        return ""
+    return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "")
