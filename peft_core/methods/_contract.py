@@ -194,6 +194,11 @@ class Attached:
         """Trainable adapter parameters now: values that some mask keeps, head left out."""
         return sum(count.kept for count in self.counts)
 
+    @property
+    def trains_matrices(self) -> bool:
+        """Whether gradients of the backbone's own weights are computed, not only of its vectors."""
+        return any(parameter.dim() > 1 for parameter in self.overrides.values())
+
     def active(self) -> AbstractContextManager[None]:
         """Within it the backbone computes with this method's modules, parameters and head."""
         return _surgery.installed(self.backbone.model, self._hooks, self.overrides | self.head)

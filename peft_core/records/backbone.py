@@ -70,6 +70,11 @@ class Backbone(Protocol):
     processor: Any
     max_length: int | None
 
+    @property
+    def image_tokens(self) -> int:
+        """Positions that one image takes, class token included."""
+        ...
+
     def sites(self, selection: SiteSelection | None = None) -> tuple[Site, ...]: ...
 
     def adapter_places(self, kind: Literal["pfeiffer", "houlsby"]) -> tuple[AdapterPlace, ...]: ...

@@ -1,4 +1,4 @@
-"""How values from outside are checked, and how a bad one is told: one sentence with field, value and what is allowed."""
+"""How values from outside are checked, and how a bad one is told: its field, the value and what is allowed."""
 
 from __future__ import annotations
 

@@ -201,10 +201,7 @@ def _width(batch: dict[str, Tensor], run: Run) -> int:
     """Positions a row of the batch takes in the backbone."""
     if "input_ids" in batch:
         return batch["input_ids"].shape[1]
-    config: Any = run.attached.backbone.model.config
-    patch = config.patch_size
-    height, width = batch["pixel_values"].shape[-2:]
-    return (height // patch) * (width // patch) + 1
+    return run.attached.backbone.image_tokens
 
 
 def _clip(run: Run) -> float:
@@ -223,7 +220,7 @@ def _account(run: Run, seconds: float, tokens: int, width: int) -> None:
     executed = 3 * tokens * adapter_flops_executed(run.attached.counts)
     run.executed += executed
     run.nominal += 3 * tokens * adapter_flops_nominal(run.attached.counts)
-    run.flops += executed + training_flops(run.attached.backbone, tokens, width, bool(run.attached.overrides))
+    run.flops += executed + training_flops(run.attached.backbone, tokens, width, run.attached.trains_matrices)
 
 
 def _evaluated(run: Run) -> Iterator[Event]:
