@@ -1,0 +1,145 @@
+"""What the page asks for and does, over a supervisor made by hand."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
+
+from peft_core.records import InputError, View
+from tests.report.sample import METRIC, sample_spec, sample_view
+from tests.ui.stand_in import StandInEngine, StandInRuns
+from ui.engine import Warmup
+from ui.form import FormError, form_from_spec
+from ui.routes import LARGEST_BODY, STATIC, routes
+from ui.service import EXAMPLE, Service
+
+
+def shipped() -> View:
+    view = sample_view()
+    return view.model_copy(update={"comparison": view.comparison.model_copy(update={"origin": "shipped"})})
+
+
+@pytest.fixture
+def runs() -> StandInRuns:
+    return StandInRuns(pause=0.001)
+
+
+@pytest.fixture
+def service(runs: StandInRuns) -> Service:
+    return Service(runs, StandInEngine(), shipped())
+
+
+@pytest.fixture
+def client(service: Service) -> TestClient:
+    return TestClient(Starlette(routes=routes(service, Warmup(StandInEngine()))))
+
+
+def test_a_new_install_shows_the_shipped_example(service: Service) -> None:
+    shown = service.view(None)
+    assert (shown["id"], shown["shipped"], shown["ended"]) == (EXAMPLE, True, True)
+    assert len(shown["table"]) == 2
+    assert shown["guides"][shown["labels"][1]["label"]] == {"r = 4": 4, "d·r = 8": 8}
+
+
+def test_without_anything_to_show_the_form_still_has_a_start(runs: StandInRuns) -> None:
+    shown = Service(runs, StandInEngine(), None).view(None)
+    assert shown["id"] is None
+    assert len(shown["form"]["methods"]) == 2
+
+
+def test_a_comparison_under_way_is_what_a_returning_visitor_sees(service: Service, runs: StandInRuns) -> None:
+    runs.pause = 0.05
+    first = service.start(form_from_spec(sample_spec(steps=1000)))
+    assert service.view(None)["id"] == first
+    service.stop(first)
+    assert service.view(None)["state"] == "cancelled"
+    assert [entry["id"] for entry in service.recent()] == [first, EXAMPLE]
+
+
+def test_a_poll_brings_only_what_is_new(service: Service, runs: StandInRuns) -> None:
+    started = service.start(form_from_spec(sample_spec(steps=20)))
+    while not service.view(started)["ended"]:
+        time.sleep(0.01)
+    whole = service.view(started)
+    some = service.view(started, whole["seq"] - 3)
+    none = service.view(started, whole["seq"])
+    assert sum(len(run["step"]["step"]) for run in whole["points"].values()) == 80
+    assert "spec" not in some and some["table"]
+    assert none["points"] == {} and none["table"] is None
+
+
+def test_again_queues_the_same_comparison(service: Service, runs: StandInRuns) -> None:
+    started = service.again(EXAMPLE)
+    assert runs.rows[started].spec == shipped().comparison.spec
+
+
+def test_a_refused_form_starts_nothing(service: Service, runs: StandInRuns) -> None:
+    form = form_from_spec(sample_spec()).model_copy(update={"training": {"batch_size": "4001"}})
+    with pytest.raises(FormError) as caught:
+        service.start(form)
+    assert caught.value.errors[0].field == "training.batch_size"
+    assert runs.rows == {}
+
+
+@pytest.mark.parametrize(
+    "kind, start", [("csv", "label,"), ("json", "{"), ("md", "| method"), ("tex", "\\begin"), ("html", "<!doctype")]
+)
+def test_downloads(service: Service, kind: str, start: str) -> None:
+    name, _, text = service.download(EXAMPLE, kind)
+    assert name.endswith("." + kind)
+    assert text.startswith(start)
+    with pytest.raises(InputError):
+        service.download(EXAMPLE, "exe")
+
+
+def test_the_json_download_is_the_results_document(service: Service) -> None:
+    assert json.loads(service.download(EXAMPLE, "json")[2])["comparison"]["metric"] == METRIC
+
+
+# --- over HTTP ---
+
+
+def test_a_bad_form_is_answered_with_its_fields(client: TestClient) -> None:
+    answer = client.post("/ranklab/start", json={"model": "m", "task": "t", "seeds": "x", "methods": [{"id": "lora"}]})
+    assert answer.status_code == 422
+    assert [error["field"] for error in answer.json()["errors"]] == ["seeds"]
+
+
+@pytest.mark.parametrize("body", [{"methods": "x"}, {"methods": [3]}, {"training": [1]}, {"seeds": {"a": 1}}, {}])
+def test_a_malformed_body_is_refused(client: TestClient, body: object) -> None:
+    assert client.post("/ranklab/start", json=body).status_code == 422
+
+
+def test_only_json_of_a_bounded_size_is_read(client: TestClient) -> None:
+    assert client.post("/ranklab/start", content="{}", headers={"content-type": "text/plain"}).status_code == 415
+    json_type = {"content-type": "application/json"}
+    assert client.post("/ranklab/start", content="{", headers=json_type).status_code == 400
+    assert client.post("/ranklab/start", content=" " * (LARGEST_BODY + 1), headers=json_type).status_code == 413
+
+
+def test_an_unknown_comparison_is_refused_in_a_sentence(client: TestClient) -> None:
+    answer = client.get("/ranklab/view", params={"id": "nothing"})
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["message"].endswith(".")
+
+
+def test_a_start_is_seen_by_every_viewer(client: TestClient) -> None:
+    started = client.post("/ranklab/start", json=form_from_spec(sample_spec(steps=5)).model_dump()).json()["id"]
+    assert client.get("/ranklab/view").json()["id"] == started
+    assert client.post("/ranklab/stop", json={"id": started}).status_code == 200
+
+
+def test_files_come_from_this_server_only(client: TestClient) -> None:
+    assert client.get("/ranklab/plotly.min.js").text.startswith("/**")
+    for file in STATIC.iterdir():
+        text = client.get(f"/ranklab/static/{file.name}").text
+        outside = [part for part in text.split("http")[1:] if not part.startswith("://www.w3.org/")]
+        assert not [part[:40] for part in outside if part.startswith(("://", "s://"))]
+
+
+def test_static_files_cannot_be_left(client: TestClient) -> None:
+    assert client.get("/ranklab/static/..%2fservice.py").status_code == 404

@@ -1,0 +1,128 @@
+"""What the page needs of the engine's heavy rooms, imported behind the first paint."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from pydantic import BaseModel
+
+from peft_core.records import ComparisonSpec, MethodSpec, TrainingConfig
+from ui.form import COMPARISON_FIELDS, fields_of
+
+log = logging.getLogger(__name__)
+
+
+class Engine(Protocol):
+    """The lists and checks behind the form."""
+
+    def prepare(self) -> None:
+        """Import what the other functions need."""
+        ...
+
+    def catalogue(self) -> dict[str, Any]: ...
+
+    def resolve(self, spec: MethodSpec) -> BaseModel: ...
+
+    def check(self, spec: ComparisonSpec) -> None: ...
+
+    def budget(self, model: str, methods: Sequence[MethodSpec]) -> list[dict[str, Any]]: ...
+
+
+class LocalEngine:
+    """The engine of this process. Its imports take seconds (torch), so they happen in `prepare`."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._catalogue: dict[str, Any] | None = None
+
+    def prepare(self) -> None:
+        self.catalogue()
+
+    def catalogue(self) -> dict[str, Any]:
+        with self._lock:
+            if self._catalogue is None:
+                self._catalogue = _catalogue()
+            return self._catalogue
+
+    def resolve(self, spec: MethodSpec) -> BaseModel:
+        from peft_core.methods import resolve
+
+        return resolve(spec)
+
+    def check(self, spec: ComparisonSpec) -> None:
+        from peft_core.training import check
+
+        check(spec)
+
+    def budget(self, model: str, methods: Sequence[MethodSpec]) -> list[dict[str, Any]]:
+        from peft_core.budget import budget
+
+        return budget(model, methods)
+
+
+def _catalogue() -> dict[str, Any]:
+    from peft_core.backbones import list_models
+    from peft_core.methods import list_methods
+    from peft_core.tasks import list_tasks
+
+    return {
+        "methods": [
+            {
+                "id": method.id,
+                "title": method.title,
+                "family": method.family,
+                "source": method.source,
+                "fields": fields_of(method.Config),
+            }
+            for method in list_methods()
+        ],
+        "models": [
+            {"id": model.id, "parameters": model.parameters, "modality": model.modality, "origin": model.origin}
+            for model in list_models()
+            if model.available
+        ],
+        "tasks": [
+            {
+                "id": task.id,
+                "title": task.title,
+                "description": task.description,
+                "modality": task.modality,
+                "metric": task.metrics[0],
+                "train_rows": task.train_rows,
+                "eval_rows": task.eval_rows,
+                "options": dict(task.options),
+            }
+            for task in list_tasks()
+        ],
+        "training": fields_of(TrainingConfig),
+        "comparison": fields_of(ComparisonSpec, COMPARISON_FIELDS),
+    }
+
+
+class Warmup:
+    """Runs `prepare` in a thread once the first page has been painted, or after a while without one."""
+
+    def __init__(self, engine: Engine, patience: float = 6.0) -> None:
+        self._engine, self._patience = engine, patience
+        self._go = threading.Event()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="warm-up", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def now(self) -> None:
+        """The first page is painted: begin."""
+        self._go.set()
+
+    def _run(self) -> None:
+        self._go.wait(self._patience)
+        try:
+            self._engine.prepare()
+        except (ImportError, OSError, ValueError) as error:
+            log.warning("the engine could not be loaded: %s", error)
+        finally:
+            self._done.set()

@@ -1,0 +1,83 @@
+"""Builds the page and serves it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from typing import Any
+
+import gradio as gr
+
+from peft_core.records import View
+from ui.compare import HEAD, compare_tab
+from ui.engine import Engine, LocalEngine, Warmup
+from ui.routes import routes
+from ui.service import Runs, Service, shipped_example
+
+log = logging.getLogger(__name__)
+SYSTEM_FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
+SYSTEM_MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
+
+
+def theme() -> gr.themes.Base:
+    """A quiet theme with the fonts of the visitor's system: nothing is loaded from other hosts."""
+    return gr.themes.Base(
+        primary_hue="blue", neutral_hue="slate", radius_size="sm", font=SYSTEM_FONT, font_mono=SYSTEM_MONO
+    )
+
+
+def build() -> gr.Blocks:
+    """The page."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    with gr.Blocks(title="RankLab", analytics_enabled=False, fill_width=True) as page, gr.Tabs(), gr.Tab("Compare"):
+        compare_tab()
+    page.queue(default_concurrency_limit=4, max_size=64)
+    return page
+
+
+def serve(
+    runs: Runs, engine: Engine, example: View | None, host: str | None = None, port: int | None = None
+) -> tuple[gr.Blocks, str]:
+    """Serve the page in background threads; the Blocks and their address."""
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    warmup = Warmup(engine)
+    page = build()
+    _, address, _ = page.launch(
+        server_name=host,
+        server_port=port,
+        app_kwargs={"routes": routes(Service(runs, engine, example), warmup)},
+        theme=theme(),
+        head=HEAD,
+        prevent_thread_lock=True,
+        ssr_mode=False,
+        mcp_server=False,
+        enable_monitoring=False,
+        run_history=False,
+        footer_links=[],
+        max_file_size="20mb",
+        quiet=True,
+    )
+    warmup.start()
+    return page, address
+
+
+def launch(host: str | None = None, port: int | None = None) -> None:
+    """Serve until interrupted. host, port: default GRADIO_SERVER_NAME and GRADIO_SERVER_PORT, else 127.0.0.1:7860."""
+    from peft_core.runs import Supervisor, home
+
+    chosen = port if port is not None else int(os.environ.get("GRADIO_SERVER_PORT", "7860"))
+    with Supervisor(home(), server=True) as supervisor:
+        page, address = serve(supervisor, LocalEngine(), shipped_example(), host, chosen)
+        log.warning("RankLab is on %s", address)
+        _wait()
+        page.close()
+
+
+def _wait() -> None:
+    stopped: Any = threading.Event()
+    try:
+        while not stopped.wait(1.0):
+            pass
+    except KeyboardInterrupt:
+        log.info("stopping")

@@ -1,0 +1,152 @@
+"""The page's own addresses under `ranklab/`: files, views, commands. JSON in, strict JSON out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from peft_core.records import InputError, checked
+from peft_core.runs.errors import Refused
+from ui.engine import Warmup
+from ui.form import Form, FormError
+from ui.service import Service
+
+log = logging.getLogger(__name__)
+STATIC = Path(__file__).parent / "static"
+LARGEST_BODY = 200_000
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def routes(service: Service, warmup: Warmup) -> list[BaseRoute]:
+    """The routes, to be put in front of Gradio's own."""
+    handlers = Handlers(service, warmup)
+    return [
+        Route("/ranklab/plotly.min.js", plotly_js),
+        Mount("/ranklab/static", StaticFiles(directory=STATIC)),
+        Route("/ranklab/view", handlers.view),
+        Route("/ranklab/recent", handlers.recent),
+        Route("/ranklab/catalogue", handlers.catalogue),
+        Route("/ranklab/download", handlers.download),
+        Route("/ranklab/budget", handlers.budget, methods=["POST"]),
+        Route("/ranklab/start", handlers.start, methods=["POST"]),
+        Route("/ranklab/again", handlers.again, methods=["POST"]),
+        Route("/ranklab/stop", handlers.stop, methods=["POST"]),
+        Route("/ranklab/resume", handlers.resume, methods=["POST"]),
+    ]
+
+
+async def plotly_js(_request: Request) -> Response:
+    """plotly.min.js of the installed plotly package. Marked as not to be compressed: that would take longer here."""
+    import plotly
+
+    path = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+    headers = {"Cache-Control": "public, max-age=86400", "Content-Encoding": "identity"}
+    return FileResponse(path, media_type="text/javascript", headers=headers)
+
+
+def answer(data: Any, status: int = 200) -> Response:
+    body = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return Response(body, status, media_type="application/json", headers={"Cache-Control": "no-store"})
+
+
+def refused(errors: list[dict[str, str]], status: int = 422) -> Response:
+    return answer({"errors": errors}, status)
+
+
+async def answered(work: Callable[[], Any]) -> Response:
+    """The work's result from a thread, or its complaint as one sentence at its field."""
+    try:
+        return answer(await asyncio.to_thread(work))
+    except FormError as error:
+        return refused([vars(entry) for entry in error.errors])
+    except InputError as error:
+        return refused([{"field": error.field, "message": str(error)}])
+    except Refused as error:
+        return refused([{"field": "", "message": str(error)}], 503)
+    except KeyError as error:
+        return refused([{"field": "id", "message": f"There is no comparison {error.args[0]!r}."}], 404)
+
+
+class Handlers:
+    """One function per address."""
+
+    def __init__(self, service: Service, warmup: Warmup) -> None:
+        self._service, self._warmup = service, warmup
+
+    async def view(self, request: Request) -> Response:
+        query = request.query_params
+        after = query.get("after", "0")
+        start = int(after) if after.isdigit() and len(after) < 19 else 0
+        reference, table = query.get("reference"), query.get("table") == "1"
+        return await answered(lambda: self._service.view(query.get("id") or None, start, reference, table))
+
+    async def recent(self, _request: Request) -> Response:
+        return await answered(self._service.recent)
+
+    async def catalogue(self, _request: Request) -> Response:
+        """Asked for after the first paint, so this is when the engine may be imported."""
+        self._warmup.now()
+        return await answered(self._service.catalogue)
+
+    async def download(self, request: Request) -> Response:
+        query = request.query_params
+        try:
+            name, media, text = await asyncio.to_thread(
+                self._service.download, query.get("id", ""), query.get("format", "json"), query.get("reference")
+            )
+        except (InputError, KeyError) as error:
+            return refused([{"field": "format", "message": str(error)}], 404)
+        return Response(text, media_type=media, headers={"Content-Disposition": f'attachment; filename="{name}"'})
+
+    async def budget(self, request: Request) -> Response:
+        body = await body_of(request)
+        return await answered(lambda: self._budget(body))
+
+    def _budget(self, body: dict[str, Any]) -> list[dict[str, Any] | None]:
+        form = checked(Form, body)
+        return self._service.budget(form.model, form.methods)
+
+    async def start(self, request: Request) -> Response:
+        body = await body_of(request)
+        return await answered(lambda: {"id": self._service.start(checked(Form, body))})
+
+    async def again(self, request: Request) -> Response:
+        body = await body_of(request)
+        return await answered(lambda: {"id": self._service.again(str(body.get("id", "")))})
+
+    async def stop(self, request: Request) -> Response:
+        body = await body_of(request)
+        return await answered(lambda: self._service.stop(str(body.get("id", ""))))
+
+    async def resume(self, request: Request) -> Response:
+        body = await body_of(request)
+        return await answered(lambda: self._service.resume(str(body.get("id", ""))))
+
+
+async def body_of(request: Request) -> dict[str, Any]:
+    """The JSON object that was sent. Only `application/json`, which another site's page cannot send unasked."""
+    from starlette.exceptions import HTTPException
+
+    if request.headers.get("content-type", "").split(";")[0] != "application/json":
+        raise HTTPException(415, "send application/json")
+    raw = b""
+    async for chunk in request.stream():
+        raw += chunk
+        if len(raw) > LARGEST_BODY:
+            raise HTTPException(413, "too large")
+    try:
+        body = json.loads(raw)
+    except ValueError:
+        raise HTTPException(400, "not JSON") from None
+    if not isinstance(body, dict):
+        raise HTTPException(400, "not a JSON object")
+    return body

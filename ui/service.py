@@ -1,0 +1,232 @@
+"""What the page asks for and does, as plain functions over the supervisor. No gradio here, no HTTP."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from importlib import resources
+from typing import Any, Protocol
+
+from peft_core.records import ComparisonRow, ComparisonSpec, InputError, MethodSpec, RunState, View
+from peft_core.report import figures, report_html, results_document, tables
+from peft_core.report.palette import look
+from peft_core.report.series import labels
+from peft_core.report.wire import packed
+from ui.engine import Engine
+from ui.form import (
+    FieldError,
+    Form,
+    FormError,
+    MethodRow,
+    command_line,
+    field_of,
+    first_form,
+    form_from_spec,
+    given,
+    scalar,
+    spec_from_form,
+)
+
+log = logging.getLogger(__name__)
+EXAMPLE = "example"
+SHOWN_RECENT = 30
+LOOKS = 35
+
+
+class Runs(Protocol):
+    """The part of the supervisor that the page uses."""
+
+    def submit(self, spec: ComparisonSpec) -> str: ...
+
+    def cancel(self, comparison_id: str) -> Any: ...
+
+    def resume(self, comparison_id: str) -> Any: ...
+
+    def view(self, comparison_id: str, after: int = 0) -> View: ...
+
+    def comparisons(self) -> list[ComparisonRow]: ...
+
+
+def shipped_example() -> View | None:
+    """The finished comparison that comes with the project."""
+    file = resources.files("assets") / "examples" / "default.json"
+    if not file.is_file():
+        return None
+    view = View.model_validate_json(file.read_text(encoding="utf-8"))
+    return view.model_copy(update={"comparison": view.comparison.model_copy(update={"origin": "shipped"})})
+
+
+class Service:
+    """The Compare tab's questions and commands."""
+
+    def __init__(self, runs: Runs, engine: Engine, example: View | None) -> None:
+        self._runs, self._engine, self._example = runs, engine, example
+
+    # --- reading ---
+
+    def view(
+        self, wanted: str | None, after: int = 0, reference: str | None = None, table: bool = False
+    ) -> dict[str, Any]:
+        """A comparison for the page: all of it, or what came after `after`. No id: the one to show first."""
+        chosen = wanted or self._first()
+        if chosen is None:
+            return {"id": None, "looks": looks(), "form": first_form().model_dump()}
+        return payload(self._view(chosen, after), after, reference, table)
+
+    def _first(self) -> str | None:
+        """The newest that is under way, else the newest of this machine, else the shipped example."""
+        known = sorted(self._runs.comparisons(), key=lambda row: row.number)
+        live = [row for row in known if not row.state.ended]
+        if live:
+            running = [row for row in live if row.state is not RunState.QUEUED]
+            return (running or live)[-1].id
+        if known:
+            return known[-1].id
+        return EXAMPLE if self._example else None
+
+    def _view(self, comparison_id: str, after: int = 0) -> View:
+        if comparison_id == EXAMPLE and self._example:
+            return self._example
+        return self._runs.view(comparison_id, after)
+
+    def recent(self) -> list[dict[str, Any]]:
+        """What the menu of comparisons offers, newest first."""
+        known = sorted(self._runs.comparisons(), key=lambda row: row.number, reverse=True)[:SHOWN_RECENT]
+        entries = [{"id": row.id, "title": title(row), "state": str(row.state)} for row in known]
+        if self._example:
+            entries.append({"id": EXAMPLE, "title": title(self._example.comparison), "state": "shipped example"})
+        return entries
+
+    def catalogue(self) -> dict[str, Any]:
+        return self._engine.catalogue()
+
+    def budget(self, model: str, rows: list[MethodRow]) -> list[dict[str, Any] | None]:
+        """What each row of the form would train, before anything starts; None for a row that cannot be built."""
+        return [self._budget_of(model, row) for row in rows]
+
+    def _budget_of(self, model: str, row: MethodRow) -> dict[str, Any] | None:
+        options = {name: scalar(value) for name, value in given(row.options).items()}
+        try:
+            spec = MethodSpec(id=row.id, options=options)
+            self._engine.resolve(spec)
+            found = self._engine.budget(model, [spec])[0]
+        except ValueError:
+            return None
+        keys = ("trainable", "trainable_percent", "rank_bound", "adapter_flops_nominal", "adapter_flops_executed")
+        return {key: found.get(key) for key in keys}
+
+    # --- acting ---
+
+    def start(self, form: Form) -> str:
+        """Check a form and queue its comparison; nothing is started unless all of it holds."""
+        return self._submit(spec_from_form(form, self._engine.resolve))
+
+    def again(self, comparison_id: str) -> str:
+        """Queue a shown comparison anew."""
+        return self._submit(self._view(comparison_id).comparison.spec)
+
+    def _submit(self, spec: ComparisonSpec) -> str:
+        try:
+            self._engine.check(spec)
+            return self._runs.submit(spec)
+        except InputError as error:
+            raise FormError([FieldError(field_of(error, spec), str(error))]) from None
+
+    def stop(self, comparison_id: str) -> None:
+        self._runs.cancel(comparison_id)
+
+    def resume(self, comparison_id: str) -> None:
+        self._runs.resume(comparison_id)
+
+    # --- files ---
+
+    def download(self, comparison_id: str, kind: str, reference: str | None = None) -> tuple[str, str, str]:
+        """(file name, media type, text) of what was measured."""
+        if kind not in DOWNLOADS:
+            raise InputError("format", kind, "it must be one of " + ", ".join(DOWNLOADS))
+        view = self._view(comparison_id)
+        media, make = DOWNLOADS[kind]
+        return f"ranklab-{view.comparison.id}.{kind}", media, make(view, reference)
+
+
+def _results_json(view: View, _reference: str | None) -> str:
+    return tables.dumped(results_document(view))
+
+
+DOWNLOADS: dict[str, tuple[str, Callable[[View, str | None], str]]] = {
+    "csv": ("text/csv", lambda view, reference: tables.to_csv(tables.rows(view, reference))),
+    "json": ("application/json", _results_json),
+    "md": ("text/markdown", lambda view, reference: tables.to_markdown(tables.rows(view, reference))),
+    "tex": ("application/x-tex", lambda view, reference: tables.to_latex(tables.rows(view, reference))),
+    "html": ("text/html", lambda view, _reference: report_html(view)),
+}
+
+
+def title(row: ComparisonRow) -> str:
+    """A comparison in one line: what differs from the next one in a list."""
+    shown = ", ".join(str(method) for method in row.spec.methods[:3])
+    more = f" and {len(row.spec.methods) - 3} more" if len(row.spec.methods) > 3 else ""
+    return f"{row.spec.task} on {row.spec.model}: {shown}{more}"
+
+
+def looks() -> list[dict[str, str]]:
+    """The looks in label order, for rows of a form that have no label yet."""
+    return [vars(look(place)) for place in range(LOOKS)]
+
+
+def payload(view: View, after: int, reference: str | None = None, table: bool = False) -> dict[str, Any]:
+    """A view as the page reads it; what never changes comes with the first one only."""
+    row = view.comparison
+    wants_table = table or after == 0 or any(event["event"] == "state" for event in view.events)
+    data: dict[str, Any] = {
+        "id": EXAMPLE if row.origin == "shipped" else row.id,
+        "seq": view.seq,
+        "after": after,
+        "state": str(row.state),
+        "ended": row.state.ended,
+        "queue_place": row.queue_place,
+        "progress": row.progress,
+        "eta_seconds": row.eta_seconds,
+        "message": row.message,
+        "metric": row.metric,
+        "baseline": row.baseline_score,
+        "plan": row.plan,
+        "environment": row.environment,
+        "runs": [_run(run.model_dump(mode="json", exclude={"method", "result"})) for run in view.runs],
+        "points": packed(view.events, row.metric),
+        "table": tables.rows(view, reference) if wants_table else None,
+        "first_evaluation": _first_evaluation(view),
+    }
+    return tables.strict(data | (_fixed(view) if after == 0 else {}))
+
+
+def _first_evaluation(view: View) -> int | None:
+    """The step of the first evaluation, once the length of the runs is known."""
+    training = view.comparison.spec.training
+    total = next((run.total_steps for run in view.runs if run.total_steps), training.steps)
+    return training.eval_interval(total) if total else training.eval_every
+
+
+def _run(dumped: dict[str, Any]) -> dict[str, Any]:
+    return {key: dumped[key] for key in ("run", "label", "seed", "state", "error", "step", "total_steps", "config")}
+
+
+def _fixed(view: View) -> dict[str, Any]:
+    row = view.comparison
+    names = labels(view)
+    return {
+        "title": title(row),
+        "created": row.created,
+        "shipped": row.origin == "shipped",
+        "spec": row.spec.model_dump(mode="json"),
+        "form": form_from_spec(row.spec).model_dump(),
+        "command": command_line(row.spec),
+        "looks": looks(),
+        "labels": [{"label": name, **vars(look(place))} for place, name in enumerate(names)],
+        "guides": {name: figures.guides([_config(view, name)]) for name in names},
+    }
+
+
+def _config(view: View, label: str) -> dict[str, Any]:
+    run = next((run for run in view.runs if run.label == label), None)
+    return (run.config or dict(run.method.options)) if run else {}

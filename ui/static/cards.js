@@ -1,0 +1,110 @@
+// One card per method: its look, its live figures, and the button that hides its curves. And the bars.
+
+import { breakable, bytes, duration, fixed, h, has, short, swatch, whole } from "./util.js";
+
+/** Everything live about one method, from its runs' points and its row of the table. */
+export function liveFigures(shown, look) {
+  const runs = shown.runs.filter((run) => run.label === look.label);
+  const names = runs.map((run) => run.run);
+  const row = shown.table.find((entry) => entry.label === look.label);
+  const points = shown.points;
+  const active = points.lastMean(names, "step", "active_parameters");
+  return {
+    runs,
+    row,
+    scored: row && has(row.mean) ? row.n : names.filter((name) => has(points.last(name, "eval", "score"))).length,
+    score: row && has(row.mean) ? row.mean : points.lastMean(names, "eval", "score"),
+    std: row?.std ?? null,
+    final: Boolean(row && has(row.mean)),
+    effective: points.lastMean(names, "rank", "effective"),
+    numerical: points.lastMean(names, "rank", "numerical"),
+    trainable: row?.trainable ?? shown.trainable.get(look.label) ?? active,
+    active,
+    nominal: points.lastMean(names, "step", "adapter_flops_nominal"),
+    executed: points.lastMean(names, "step", "adapter_flops_executed"),
+    seconds: points.lastMean(names, "step", "seconds"),
+    stored: row?.stored_bytes ?? null,
+  };
+}
+
+export class Cards {
+  constructor(root, onToggle) {
+    this.root = root;
+    this.onToggle = onToggle;
+    this.cards = new Map();
+  }
+
+  build(labels, hidden) {
+    this.cards.clear();
+    this.root.replaceChildren(...labels.map((look) => this.card(look, hidden)));
+  }
+
+  card(look, hidden) {
+    const score = h("span.rl-card-score");
+    const figures = h("dl.rl-figures");
+    const button = h("button.rl-card-name", { type: "button", "aria-pressed": String(!hidden.has(look.label)), title: "Show or hide this method's curves" }, swatch(look), h("span", {}, breakable(look.label)));
+    button.addEventListener("click", () => {
+      const showing = button.getAttribute("aria-pressed") === "true";
+      button.setAttribute("aria-pressed", String(!showing));
+      this.onToggle(look.label, showing);
+    });
+    const card = h("div.rl-card", { "data-label": look.label }, h("div.rl-card-top", {}, button, score), figures);
+    card.style.setProperty("--rl-colour", look.colour);
+    this.cards.set(look.label, { score, figures });
+    return card;
+  }
+
+  update(shown) {
+    for (const look of shown.labels) {
+      const card = this.cards.get(look.label);
+      const live = liveFigures(shown, look);
+      card.score.textContent = has(live.score) ? `${fixed(live.score)}${has(live.std) ? " ± " + fixed(live.std) : ""}` : "";
+      card.score.title = has(live.score) ? `${shown.metric}, ${live.final ? "mean of" : "last evaluation, mean of"} ${live.scored} seed(s)` : "";
+      const entries = [
+        ["rank, effective", fixed(live.effective, 1)],
+        ["rank, numerical", fixed(live.numerical, 1)],
+        ["trainable", whole(live.trainable)],
+        ["active", whole(live.active)],
+        ["FLOPs, nominal", short(live.nominal)],
+        ["FLOPs, executed", short(live.executed)],
+        ["state", states(live.runs)],
+        ["time", duration(live.seconds)],
+      ];
+      const texts = entries.flat().join("|");
+      if (card.texts === texts) continue;
+      card.texts = texts;
+      card.figures.replaceChildren(...entries.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
+    }
+  }
+}
+
+function states(runs) {
+  const kinds = [...new Set(runs.map((run) => run.state))];
+  if (kinds.length === 1) return kinds[0];
+  return kinds.map((kind) => `${runs.filter((run) => run.state === kind).length} ${kind}`).join(", ");
+}
+
+const BARS = [
+  ["Trainable parameters", "head left out", [["trainable", ""]], whole],
+  ["Active parameters", "at the last step", [["active", ""]], whole],
+  ["Adapter FLOPs so far", "nominal: non-zeros only; executed: dense", [["nominal", "nominal"], ["executed", "executed"]], short],
+  ["Stored adapter", "head left out; known when a run has finished", [["stored", ""]], bytes],
+];
+
+export function drawBars(root, shown) {
+  const live = shown.labels.map((look) => ({ look, figures: liveFigures(shown, look) }));
+  root.replaceChildren(...BARS.map(([title, help, keys, format]) => {
+    const largest = Math.max(0, ...live.flatMap(({ figures }) => keys.map(([key]) => figures[key] ?? 0)));
+    return h("section", {}, h("h4", { title: help }, title, h("span.rl-sub", {}, ` ${help}`)),
+      live.map(({ look, figures }) => barRows(look, figures, keys, largest, format)));
+  }));
+}
+
+function barRows(look, figures, keys, largest, format) {
+  return keys.map(([key, name], place) => {
+    const fill = h(`i${place ? ".rl-hatched" : ""}`);
+    fill.style.cssText = `width:${largest ? (100 * (figures[key] ?? 0)) / largest : 0}%;--rl-colour:${look.colour}`;
+    const text = name ? `${name} ` : "";
+    return h("div.rl-barrow", { title: look.label }, h("span.rl-barname", {}, place ? "" : look.label), h("span.rl-barline", {}, fill), h("span.rl-barvalue", {}, `${text}${format(figures[key])}`));
+  });
+}

@@ -1,0 +1,263 @@
+// The form of a new comparison, made from the server's lists. Its state is a plain object of texts.
+
+import { fieldInput, setError } from "./fields.js";
+import { fixed, get, h, has, post, swatch, whole } from "./util.js";
+
+const FIRST = ["rank", "bottleneck", "length", "target_rank", "d", "sparsity", "masks"];
+const SAVED = "ranklab-form";
+const EMPTY = { model: "", task: "", task_options: {}, methods: [], seeds: "0, 1", training: {} };
+
+export class Form {
+  constructor(root, onStart) {
+    this.root = root;
+    this.onStart = onStart;
+    this.catalogue = null;
+    this.state = null;
+    this.looks = [];
+    root.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.onStart(this.state);
+    });
+  }
+
+  /** initial: the form of the comparison shown; what was typed in this tab before wins. */
+  async open(initial, looks) {
+    this.looks = looks;
+    this.state = this.saved() || structuredClone({ ...EMPTY, ...initial });
+    this.catalogue = await get("catalogue");
+    this.draw();
+  }
+
+  saved() {
+    try {
+      return JSON.parse(sessionStorage.getItem(SAVED));
+    } catch {
+      return null;
+    }
+  }
+
+  fill(form) {
+    this.state = structuredClone({ ...EMPTY, ...form });
+    if (this.catalogue) this.draw();
+    this.changed();
+  }
+
+  changed() {
+    sessionStorage.setItem(SAVED, JSON.stringify(this.state));
+    clearTimeout(this.budgetTimer);
+    this.budgetTimer = setTimeout(() => this.showBudget(), 500);
+  }
+
+  draw() {
+    this.rows = h("div.rl-rows");
+    this.start = h("button.rl-big", { type: "submit" }, "Start");
+    this.general = h("p.rl-error", { role: "alert", "data-general": true });
+    this.root.replaceChildren(
+      h("div.rl-grid2", {}, this.modelField(), this.taskField()),
+      this.taskOptions(),
+      h("h4", {}, "Methods"), this.rows, this.adder(),
+      h("div.rl-grid2", {}, this.field("seeds", { name: "seeds", type: "str", help: "one run per method and seed, separated by commas" }), this.lengthField()),
+      h("div.rl-grid2", {}, this.training("batch_size"), this.training("learning_rate")),
+      this.advanced(),
+      this.general, this.start);
+    this.drawRows();
+  }
+
+  // --- single fields ---
+
+  field(name, description, label) {
+    return fieldInput(name, description, this.state[name], (text) => this.set(() => (this.state[name] = text)), label);
+  }
+
+  set(change) {
+    change();
+    this.changed();
+  }
+
+  training(name) {
+    const description = this.catalogue.training.find((field) => field.name === name);
+    return fieldInput(`training.${name}`, description, this.state.training[name], (text) => this.set(() => (this.state.training[name] = text)));
+  }
+
+  modelField() {
+    const choices = this.catalogue.models.map((model) => model.id);
+    return this.choice("model", choices, (model) => {
+      this.state.model = model;
+      const fitting = this.fittingTasks();
+      if (!fitting.some((task) => task.id === this.state.task)) {
+        this.state.task = fitting[0]?.id ?? "";
+        this.state.task_options = {};
+      }
+      this.draw();
+    });
+  }
+
+  fittingTasks() {
+    const model = this.catalogue.models.find((entry) => entry.id === this.state.model);
+    return this.catalogue.tasks.filter((task) => !model || task.modality === "any" || task.modality === model.modality);
+  }
+
+  taskField() {
+    return this.choice("task", this.fittingTasks().map((task) => task.id), (task) => {
+      this.state.task = task;
+      this.state.task_options = {};
+      this.draw();
+    });
+  }
+
+  choice(name, choices, onPick) {
+    const box = fieldInput(name, { name, choices, help: "" }, this.state[name], () => {});
+    const select = box.querySelector("select");
+    select.querySelector('option[value=""]').remove();
+    select.value = this.state[name];
+    select.addEventListener("change", () => {
+      onPick(select.value);
+      this.changed();
+      this.root.querySelector(`[data-field="${name}"] select`)?.focus();
+    });
+    return box;
+  }
+
+  taskOptions() {
+    const task = this.catalogue.tasks.find((entry) => entry.id === this.state.task);
+    const names = Object.keys(task?.options ?? {});
+    const about = h("p.rl-sub", {}, task ? `${task.description} Metric: ${task.metric.replaceAll("_", " ")}.` : "");
+    const inputs = names.map((name) => {
+      const fallback = String(task.options[name] ?? "");
+      const kind = { name, type: "str", help: "an option of this task", default: fallback };
+      return fieldInput(`task_options.${name}`, kind, this.state.task_options[name], (text) => this.set(() => (this.state.task_options[name] = text)));
+    });
+    return h("div", {}, about, inputs.length ? h("div.rl-grid3", {}, inputs) : null);
+  }
+
+  lengthField() {
+    const unit = this.state.training.epochs ? "epochs" : "steps";
+    const description = this.catalogue.training.find((field) => field.name === unit);
+    const kind = { ...description, default: unit === "steps" ? "300" : "" };
+    const box = fieldInput(`training.${unit}`, kind, this.state.training[unit], (text) => this.set(() => (this.state.training[select.value] = text)), "length");
+    const select = h("select", { "aria-label": "unit of the length" }, h("option", { value: "steps" }, "steps"), h("option", { value: "epochs" }, "epochs"));
+    select.value = unit;
+    const input = box.querySelector("input");
+    select.addEventListener("change", () => {
+      this.state.training.steps = this.state.training.epochs = "";
+      this.state.training[select.value] = input.value;
+      input.placeholder = select.value === "steps" ? "300" : "";
+      box.dataset.field = `training.${select.value}`;
+      this.changed();
+    });
+    const pair = h("div.rl-pair");
+    input.replaceWith(pair);
+    pair.append(input, select);
+    return box;
+  }
+
+  advanced() {
+    const shown = ["steps", "epochs", "batch_size", "learning_rate"];
+    const training = this.catalogue.training.filter((field) => !shown.includes(field.name)).map((field) => this.training(field.name));
+    const comparison = this.catalogue.comparison.map((field) => this.field(field.name, field));
+    return h("details.rl-advanced", {}, h("summary", {}, "Advanced"), h("div.rl-grid3", {}, comparison, training));
+  }
+
+  // --- methods ---
+
+  adder() {
+    const families = [...new Set(this.catalogue.methods.map((method) => method.family))];
+    const groups = families.map((family) => h("optgroup", { label: family }, this.catalogue.methods.filter((method) => method.family === family).map((method) => h("option", { value: method.id }, method.title))));
+    const select = h("select", { "aria-label": "Method to add" }, groups);
+    const add = h("button.rl-button", { type: "button" }, "Add method");
+    add.addEventListener("click", () => {
+      this.state.methods.push({ id: select.value, options: {} });
+      this.drawRows();
+      this.changed();
+      this.rows.lastElementChild.querySelector("input, select")?.focus();
+    });
+    return h("div.rl-add", { "data-field": "methods" }, h("div.rl-pair", {}, select, add), h("p.rl-error", { "aria-live": "polite" }));
+  }
+
+  drawRows() {
+    this.rows.replaceChildren(...this.state.methods.map((row, place) => this.row(row, place)));
+    this.showBudget();
+  }
+
+  row(row, place) {
+    const method = this.catalogue.methods.find((entry) => entry.id === row.id);
+    const remove = h("button.rl-button.rl-small", { type: "button", "aria-label": `Remove ${method?.title ?? row.id}` }, "Remove");
+    remove.addEventListener("click", () => {
+      this.state.methods.splice(place, 1);
+      this.drawRows();
+      this.changed();
+      this.rows.nextElementSibling.querySelector("button").focus();
+    });
+    const input = (field) => fieldInput(`methods.${place}.${field.name}`, field, row.options[field.name], (text) => this.set(() => (row.options[field.name] = text)));
+    const fields = method?.fields ?? [];
+    const order = (field) => FIRST.indexOf(field.name);
+    const first = fields.filter((field) => order(field) >= 0).sort((a, b) => order(a) - order(b)).map(input);
+    const rest = fields.filter((field) => !FIRST.includes(field.name)).map(input);
+    const opened = fields.some((field) => !FIRST.includes(field.name) && row.options[field.name]);
+    return h("div.rl-row", { "data-field": `methods.${place}` },
+      h("div.rl-row-head", {}, this.looks.length ? swatch(this.looks[place % this.looks.length]) : null, h("strong", {}, method?.title ?? row.id), h("code", {}, row.id), remove),
+      first.length ? h("div.rl-grid4", {}, first) : null,
+      rest.length ? h("details.rl-more", { open: opened }, h("summary", {}, "More options"), h("div.rl-grid3", {}, rest)) : null,
+      h("p.rl-budget.rl-sub"),
+      h("p.rl-error", { "aria-live": "polite" }));
+  }
+
+  /** What each row would train, asked for after a pause in typing. */
+  async showBudget() {
+    const asked = JSON.stringify([this.state.model, this.state.methods]);
+    if (asked === this.askedBudget || !this.state.methods.length) return;
+    this.askedBudget = asked;
+    const figures = await post("budget", { model: this.state.model, methods: this.state.methods }).catch(() => []);
+    if (asked !== this.askedBudget) return;
+    [...this.rows.children].forEach((element, place) => {
+      const found = figures[place];
+      element.querySelector(".rl-budget").textContent = found ? budgetText(found) : "";
+    });
+  }
+
+  // --- messages ---
+
+  showErrors(errors) {
+    this.clearErrors();
+    const unplaced = [];
+    for (const error of errors) {
+      const box = this.boxOf(error.field);
+      if (box) setError(box, error.message);
+      else unplaced.push(error.message);
+    }
+    const others = errors.length - unplaced.length;
+    this.general.textContent = [...unplaced, others ? `Nothing was started: ${others === 1 ? "one field needs" : others + " fields need"} another value.` : ""].join(" ");
+    const bad = this.root.querySelector(".rl-bad");
+    for (let parent = bad?.closest("details"); parent; parent = parent.parentElement.closest("details")) parent.open = true;
+    bad?.querySelector("input, select")?.focus();
+  }
+
+  /** The box of a field, or of the nearest thing around it: `methods.0.rank`, `methods.0`, `methods`. */
+  boxOf(field) {
+    const parts = (field || "").split(".");
+    for (let length = parts.length; length > 0; length--) {
+      const box = this.root.querySelector(`[data-field="${CSS.escape(parts.slice(0, length).join("."))}"]`);
+      if (box) return box;
+    }
+    return null;
+  }
+
+  clearErrors() {
+    this.general.textContent = "";
+    for (const box of this.root.querySelectorAll(".rl-bad")) setError(box, "");
+  }
+
+  busy(working) {
+    if (!this.start) return;
+    this.start.disabled = working;
+    this.start.textContent = working ? "Checking" : "Start";
+  }
+}
+
+function budgetText(figures) {
+  const parts = [`trains ${whole(figures.trainable)}`];
+  if (has(figures.trainable_percent)) parts[0] += ` (${fixed(figures.trainable_percent, 2)} %)`;
+  if (has(figures.rank_bound)) parts.push(`rank at most ${figures.rank_bound}`);
+  if (has(figures.adapter_flops_nominal)) parts.push(`FLOPs a token ${whole(figures.adapter_flops_nominal)} nominal, ${whole(figures.adapter_flops_executed)} executed`);
+  return parts.join("; ");
+}

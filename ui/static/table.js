@@ -1,0 +1,86 @@
+// The results table: sortable by every column, figures of unfinished methods marked as "so far".
+
+import { liveFigures } from "./cards.js";
+import { breakable, bytes, duration, fixed, h, has, short, signed, swatch, whole, words } from "./util.js";
+
+const interval = (range) => (range ? ` [${signed(range[0])}, ${signed(range[1])}]` : "");
+
+const COLUMNS = [
+  ["method", (row) => row.label, (row) => h("span.rl-cellname", {}, swatch(row.look), h("span", {}, breakable(row.label))), "text"],
+  ["score", (row) => row.score, (row) => scoreCell(row)],
+  ["n", (row) => row.n, (row) => String(row.n)],
+  ["difference [95 %]", (row) => row.versus?.mean_difference, (row) => differenceCell(row)],
+  ["rank", (row) => row.rank?.numerical_mean ?? row.live.numerical, (row) => fixed(row.rank?.numerical_mean ?? row.live.numerical, 1), "", "numerical rank of the weight update, mean over layers"],
+  ["eff. rank", (row) => row.rank?.effective_mean ?? row.live.effective, (row) => fixed(row.rank?.effective_mean ?? row.live.effective, 2), "", "effective rank, mean over layers"],
+  ["trainable", (row) => row.live.trainable, (row) => whole(row.live.trainable), "", "parameters that are trained, head left out"],
+  ["%", (row) => row.trainable_percent, (row) => fixed(row.trainable_percent, 2), "", "of the backbone's parameters"],
+  ["FLOPs nominal", (row) => row.adapter_flops_nominal, (row) => short(row.adapter_flops_nominal), "", "the adapter's, per token, forward, non-zeros only"],
+  ["executed", (row) => row.adapter_flops_executed, (row) => short(row.adapter_flops_executed), "", "the adapter's FLOPs per token, forward, as they run"],
+  ["vs LoRA", (row) => row.flops_vs_lora, (row) => (has(row.flops_vs_lora) ? fixed(row.flops_vs_lora, 2) + "×" : "–"), "", "nominal FLOPs against LoRA at the same rank"],
+  ["stored", (row) => row.stored_bytes, (row) => bytes(row.stored_bytes), "", "bytes of the adapter on disk, head left out"],
+  ["time", (row) => row.seconds ?? row.live.seconds, (row) => duration(row.seconds ?? row.live.seconds)],
+  ["ms/step", (row) => row.step_ms_median, (row) => fixed(row.step_ms_median, 1), "", "median over the steps"],
+  ["peak memory", (row) => row.peak_memory_bytes, (row) => bytes(row.peak_memory_bytes)],
+];
+
+function scoreCell(row) {
+  if (!has(row.score)) return "–";
+  if (!row.live.final) return `${fixed(row.score)} so far`;
+  return has(row.std) ? `${fixed(row.score)} ± ${fixed(row.std)}` : fixed(row.score);
+}
+
+function differenceCell(row) {
+  if (!row.versus) return row.isReference ? "reference" : "–";
+  return has(row.versus.mean_difference) ? signed(row.versus.mean_difference) + interval(row.versus.ci95) : "–";
+}
+
+export class Table {
+  constructor(element) {
+    this.element = element;
+    this.sorted = { column: null, up: false };
+  }
+
+  draw(shown) {
+    this.shown = shown;
+    const rows = shown.table.map((entry) => {
+      const look = shown.labels.find((candidate) => candidate.label === entry.label);
+      const live = liveFigures(shown, look);
+      return { ...entry, look, live, score: live.score, isReference: !entry.versus };
+    });
+    const focused = document.activeElement?.closest(".rl-table th")?.cellIndex;
+    this.element.replaceChildren(this.head(), h("tbody", {}, this.order(rows).map((row) => this.row(row))));
+    if (focused !== undefined) this.element.querySelectorAll("th button")[focused]?.focus();
+  }
+
+  head() {
+    const cells = COLUMNS.map(([name, , , kind, help], index) => {
+      const active = this.sorted.column === index;
+      const button = h("button", { type: "button", title: help ? `${help}; sort` : "sort", onclick: () => this.sort(index) }, name === "score" && this.shown.metric ? words(this.shown.metric) : name, active ? (this.sorted.up ? " ↑" : " ↓") : "");
+      return h("th", { scope: "col", class: kind || null, "aria-sort": active ? (this.sorted.up ? "ascending" : "descending") : null }, button);
+    });
+    return h("thead", {}, h("tr", {}, cells));
+  }
+
+  row(row) {
+    const cells = COLUMNS.map(([, , show, kind], index) => h(index ? "td" : "th", { class: kind || null, scope: index ? null : "row" }, show(row)));
+    return h("tr", {}, cells);
+  }
+
+  sort(index) {
+    const same = this.sorted.column === index;
+    if (same && this.sorted.up) this.sorted = { column: null, up: false };
+    else this.sorted = { column: index, up: same };
+    this.draw(this.shown);
+  }
+
+  order(rows) {
+    if (this.sorted.column === null) return rows;
+    const value = COLUMNS[this.sorted.column][1];
+    const direction = this.sorted.up ? 1 : -1;
+    return [...rows].sort((a, b) => {
+      const [left, right] = [value(a), value(b)];
+      if (!has(left) || !has(right)) return has(left) ? -1 : has(right) ? 1 : 0;
+      return direction * (typeof left === "string" ? left.localeCompare(right) : left - right);
+    });
+  }
+}
