@@ -69,8 +69,9 @@ class Scheduler:
             raise Refused("RankLab is shutting down; nothing new is started.")
         free = max(0, self._concurrency - len(self._at_work))
         if len(self._queue) >= self._max_queue + free:
-            waiting = f"{len(self._queue)} comparisons are" if len(self._queue) != 1 else "one comparison is"
-            raise QueueFull(f"The queue is full: {waiting} waiting; try again when one has ended.")
+            waiting = len(self._queue) - free
+            said = f"{waiting} comparisons are" if waiting != 1 else "one comparison is"
+            raise QueueFull(f"The queue is full: {said} waiting; try again when one has ended.")
 
     def enqueue(self, comparison_id: str) -> None:
         """Have a comparison with queued runs trained; at once where it is at work, else after those that wait."""

@@ -28,12 +28,11 @@ def loss(seed, step):
 def train_comparison(spec, runs, *, folder, emit, notice, stop, resume):
     options, total = spec.task_options, spec.training.total_steps(0)
     print("a stray line on standard output")
-    if options.get("show_environment"):
-        notice({"environment": dict(os.environ)})
     if options.get("fault") == "load":
         raise OSError("the weights cannot be read")
     time.sleep(options.get("load_seconds", 0))
-    notice({"plan": {"execution": "apart", "process": os.getpid()}, "environment": {"heat": float("nan")}})
+    notice({"plan": {"execution": "apart", "process": os.getpid()}})
+    notice({"environment": dict(os.environ) if options.get("show_environment") else {"heat": float("nan")}})
     notice({"metric": "accuracy", "baseline_score": 0.5})
     at = {}
     for run in runs:
