@@ -1,0 +1,36 @@
+"""Runs the default comparison and keeps it as the example that a new install shows first.
+
+python scripts/make_example.py --out assets/examples/default.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+
+from peft_core.commands.compare import DEFAULT_METHODS
+from peft_core.records import ComparisonSpec, MethodSpec, RunState
+from peft_core.runs import Supervisor
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Make the example that a new install shows.")
+    parser.add_argument("--out", type=Path, default=Path("assets/examples/default.json"))
+    options = parser.parse_args()
+    spec = ComparisonSpec(methods=tuple(MethodSpec.parse(method) for method in DEFAULT_METHODS))
+    with tempfile.TemporaryDirectory() as home, Supervisor(Path(home)) as supervisor:
+        comparison = supervisor.submit(spec)
+        supervisor.wait(comparison, timeout=1800)
+        view = supervisor.view(comparison)
+    if view.comparison.state != RunState.FINISHED:
+        raise SystemExit(f"the comparison is {view.comparison.state.value}: {[run.error for run in view.runs]}")
+    shipped = view.model_copy(update={"comparison": view.comparison.model_copy(update={"origin": "shipped"})})
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(shipped.model_dump(mode="json"), separators=(",", ":"), allow_nan=False)
+    options.out.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
