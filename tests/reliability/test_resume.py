@@ -6,10 +6,12 @@ import os
 import signal
 
 import pytest
+import torch
 
 from peft_core.records import ComparisonSpec, MethodSpec, RunState, TrainingConfig, View
 from peft_core.runs import Limits, Supervisor
-from tests.runs.support import states, until
+from peft_core.runs.process import ProcessExecutor
+from tests.runs.support import reached, states, until
 
 pytestmark = pytest.mark.reliability
 SPEC = ComparisonSpec(
@@ -34,22 +36,31 @@ def curve(view: View) -> dict[tuple[str, str, int], object]:
     return told
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Curves are equal for an equal number of threads; workers are given one, too."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def test_a_run_that_was_stopped_and_killed_follows_the_same_curve_bit_for_bit(tmp_path):
-    with Supervisor(tmp_path, limits=Limits(spare=0.0)) as supervisor:
+    with Supervisor(tmp_path, executor="thread") as supervisor:
         whole, broken = supervisor.submit(SPEC), supervisor.submit(SPEC)
         assert supervisor.wait(whole, 60)
-
-        until(lambda: all(run.step >= 12 for run in supervisor.view(broken).runs), 60)
+        reached(supervisor, broken, 12)
         supervisor.cancel(broken)  # which leaves a checkpoint
         assert supervisor.wait(broken, 10)
         stopped = supervisor.view(broken)
         for run in stopped.runs:
             assert list((supervisor.folder(run.run) / "checkpoints").glob("*.safetensors"))
 
+    with Supervisor(tmp_path, executor=ProcessExecutor(tmp_path, threads=1), limits=Limits(spare=0.0)) as supervisor:
         supervisor.resume(broken)
-        until(lambda: all(run.step >= 25 for run in supervisor.view(broken).runs), 60)
-        for process in supervisor.processes():
-            os.kill(process, signal.SIGKILL)
+        reached(supervisor, broken, 25, timeout=60)
+        until(lambda: len(supervisor.processes()) == 2)
+        os.kill(supervisor.processes()[0], signal.SIGKILL)
         assert supervisor.wait(broken, 5)
         assert RunState.INTERRUPTED in states(supervisor.view(broken))
 

@@ -55,9 +55,9 @@ def times_in_state(view: View, number: int) -> Counter[str]:
     return Counter(event["state"] for event in view.events if event["run"] == run and event["event"] == "state")
 
 
-def reached(supervisor: Supervisor, comparison_id: str, step: int) -> None:
+def reached(supervisor: Supervisor, comparison_id: str, step: int, timeout: float = 15.0) -> None:
     """Wait until every run has made a number of steps."""
-    until(lambda: all(run.step >= step or run.state.ended for run in supervisor.view(comparison_id).runs), 15.0)
+    until(lambda: all(run.step >= step or run.state.ended for run in supervisor.view(comparison_id).runs), timeout)
 
 
 def worker_of(supervisor: Supervisor, comparison_id: str) -> psutil.Process:
