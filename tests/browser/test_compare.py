@@ -1,0 +1,143 @@
+"""The Compare tab in a real browser, over the real engine."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import App, Visitor
+
+pytestmark = pytest.mark.browser
+
+LINE = 2  # of a method's three traces: band, band, line
+SLACK = 5  # the bars are for a quiet machine; tests allow five times as much
+
+
+def chart(page: Page, name: str, expression: str) -> object:
+    """What Plotly holds of a chart: `plot` in the expression."""
+    script = "([name, body]) => { const plot = document.querySelector(`[data-chart=${name}] .rl-plot`);"
+    return page.evaluate(script + " return Function('plot', 'return ' + body)(plot); }", [name, expression])
+
+
+def points(page: Page, name: str, trace: int = LINE) -> int:
+    return int(str(chart(page, name, f"plot.data ? plot.data[{trace}].x.length : 0")))
+
+
+def wait_for_points(page: Page, name: str, more_than: int, trace: int = LINE) -> int:
+    page.wait_for_function(
+        f"document.querySelector('[data-chart={name}] .rl-plot')?.data?.[{trace}].x.length > {more_than}", timeout=40_000
+    )
+    return points(page, name, trace)
+
+
+def shown_id(page: Page) -> str:
+    return page.locator(".rl-recent").input_value()
+
+
+def write(page: Page, field: str, text: str) -> None:
+    page.locator(f'[data-field="{field}"] input').fill(text)
+
+
+def open_form(page: Page) -> None:
+    expect(page.locator(".rl-form button[type=submit]")).to_be_visible(timeout=30_000)
+    page.locator(".rl-advanced summary").click()
+
+
+def test_the_first_paint_is_a_finished_comparison(app: App, visitor: Visitor) -> None:
+    assert app.seconds_to_ready < 10 * SLACK
+    start = time.monotonic()
+    page = visitor.open()
+    for name in ("score", "loss", "rank"):
+        wait_for_points(page, name, 3)
+    assert time.monotonic() - start < 4 * SLACK
+    expect(page.locator(".rl-state")).to_have_text("shipped example")
+    expect(page.locator(".rl-meta")).to_contain_text("measured on")
+    expect(page.locator(".rl-table tbody tr")).to_have_count(len(page.locator(".rl-card").all()))
+    expect(page.locator(".rl-command")).to_contain_text("python -m peft_core compare")
+    expect(page.locator(".rl-again")).to_be_enabled()
+
+
+def test_a_comparison_trains_live_and_outlives_the_tab(visitor: Visitor) -> None:
+    page = visitor.open()
+    open_form(page)
+    short = {"training.steps": "400", "training.eval_every": "10", "train_rows": "600", "eval_rows": "60"}
+    for field, text in short.items():
+        write(page, field, text)
+    page.locator(".rl-form button[type=submit]").click()
+    expect(page.locator(".rl-state")).to_have_attribute("data-state", "running", timeout=30_000)
+    seen = wait_for_points(page, "loss", 2)
+    grown = wait_for_points(page, "loss", seen)
+    assert grown > seen
+
+    zoom(page, "loss")
+    zoomed = chart(page, "loss", "plot.layout.xaxis.range.map((x) => Math.round(x * 100))")
+    first_card = page.locator(".rl-card-name").first
+    first_card.click()
+    expect(first_card).to_have_attribute("aria-pressed", "false")
+    assert chart(page, "loss", f"plot.data[{LINE}].visible") is False
+    wait_for_points(page, "loss", points(page, "loss"))
+    assert chart(page, "loss", "plot.layout.xaxis.range.map((x) => Math.round(x * 100))") == zoomed
+    assert chart(page, "loss", f"plot.data[{LINE}].visible") is False
+
+    wait_for_points(page, "rank", 1)
+    page.locator(".rl-measure label", has_text="numerical").click()
+    assert chart(page, "rank", "plot.layout.yaxis.title.text") == "numerical rank"
+    assert chart(page, "rank", f"plot.data[{LINE}].y.at(-1)") == 4
+    assert "r = 4" in str(chart(page, "rank", "plot.data.map((trace) => trace.text?.[1])"))
+    page.locator(".rl-axis label", has_text="seconds").click()
+    assert chart(page, "score", "plot.layout.xaxis.title.text") == "seconds of training"
+
+    before, comparison = points(page, "loss"), shown_id(page)
+    page.close()
+    again, second = visitor.open(), visitor.open()
+    for tab in (again, second):
+        assert wait_for_points(tab, "loss", before - 1) >= before
+        assert shown_id(tab) == comparison
+    second.close()
+    again.locator(".rl-stop").click()
+    expect(again.locator(".rl-state")).to_have_attribute("data-state", "cancelled", timeout=20_000)
+    expect(again.locator(".rl-resume")).to_be_visible()
+
+
+def zoom(page: Page, name: str) -> None:
+    """Drag over the middle of a chart."""
+    box = page.locator(f"[data-chart={name}] .nsewdrag").bounding_box()
+    assert box
+    middle = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + box["width"] * 0.3, middle)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.7, middle, steps=5)
+    page.mouse.up()
+    page.wait_for_function(f"document.querySelector('[data-chart={name}] .rl-plot').layout.xaxis.range[0] > 0")
+
+
+def test_a_bad_value_is_answered_at_its_field_and_nothing_is_lost(visitor: Visitor) -> None:
+    page = visitor.open()
+    open_form(page)
+    before = shown_id(page)
+    page.locator(".rl-add button").click()
+    write(page, "methods.0.rank", "0")
+    write(page, "training.batch_size", "many")
+    page.locator(".rl-form button[type=submit]").click()
+    expect(page.locator('[data-field="methods.0.rank"] .rl-error')).to_contain_text("rank is 0; it must be")
+    expect(page.locator('[data-field="training.batch_size"] .rl-error')).to_contain_text("batch_size is 'many'")
+    expect(page.locator('[data-field="methods.0.rank"] input')).to_be_focused()
+    assert page.locator('[data-field="training.batch_size"] input').input_value() == "many"
+    assert shown_id(page) == before
+    page.reload()
+    expect(page.locator('[data-field="training.batch_size"] input')).to_have_value("many", timeout=30_000)
+    expect(page.locator(".rl-row")).to_have_count(3)
+
+
+@pytest.mark.parametrize("width, scheme", [(390, "light"), (768, "dark")])
+def test_a_narrow_window_has_no_sideways_scrolling(app: App, visitor: Visitor, width: int, scheme: str) -> None:
+    page = visitor.open(f"?__theme={scheme}")
+    page.set_viewport_size({"width": width, "height": 800})
+    wait_for_points(page, "score", 0)
+    summary = page.locator(".rl-formbox > summary")
+    if not page.locator(".rl-form").is_visible():
+        summary.click()
+    expect(page.locator(".rl-form button[type=submit]")).to_be_visible(timeout=30_000)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
