@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from pathlib import Path
 
@@ -23,7 +24,7 @@ class Reserve:
         with self._lock:
             try:
                 if not self._file.exists() and free_bytes(self._file.parent) > self._floor + SIZE:
-                    self._file.write_bytes(bytes(SIZE))
+                    self._file.write_bytes(os.urandom(SIZE))  # nothing that a file system could compress
             except OSError as error:
                 log.warning("no room can be kept in reserve: %s", error)
 

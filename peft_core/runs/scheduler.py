@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 
-from peft_core.records import RunState
+from peft_core.records import InputError, RunState
 from peft_core.runs import folders
 from peft_core.runs.attempt import ended_as
 from peft_core.runs.board import Board
@@ -96,10 +96,7 @@ class Scheduler:
         """The store took requests to stop these runs."""
         with self.lock:
             at_work = self._at_work.get(comparison_id)
-            if comparison_id in self._queue and all(run.state.ended for run in self._store.runs(comparison_id)):
-                self._queue.remove(comparison_id)
-                self._board.note(comparison_id, queue_place=None)
-                self._number()
+            self._tidy()
         if at_work is not None:
             at_work[0].stop(runs)
         self._kick.set()
@@ -117,6 +114,14 @@ class Scheduler:
         for thread in (self._thread, *(thread for _, thread in at_work)):
             thread.join(max(0.1, deadline - time.monotonic()))
 
+    def _tidy(self) -> None:
+        """Let nothing wait that has been stopped or deleted."""
+        for comparison_id in list(self._queue):
+            if all(run.state.ended for run in self._store.runs(comparison_id)):
+                self._queue.remove(comparison_id)
+                self._board.note(comparison_id, queue_place=None)
+        self._number()
+
     def _number(self) -> None:
         for place, comparison_id in enumerate(self._queue, start=1):
             self._board.note(comparison_id, queue_place=place)
@@ -130,7 +135,7 @@ class Scheduler:
             try:
                 self._start_next()
                 self._look_around()
-            except (sqlite3.OperationalError, Refused, OSError) as error:
+            except (sqlite3.OperationalError, Refused, InputError, OSError) as error:
                 log.warning("the scheduler tries again: %s", error)
 
     def _start_next(self) -> None:
@@ -167,6 +172,7 @@ class Scheduler:
         if self._store.changed_elsewhere():
             self._board.forget()
             with self.lock:
+                self._tidy()
                 conductors = [conductor for conductor, _ in self._at_work.values()]
             for conductor in conductors:
                 conductor.look()

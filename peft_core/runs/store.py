@@ -1,8 +1,8 @@
 """The store: every comparison, run and event in one SQLite file. Only the store changes a run's state.
 
-One connection writes, under a lock and in short transactions; every read has a connection of its own. All methods may
-be called from any thread. Writes wait for a store that another process holds locked, then raise `StoreBusy`; a full
-disk raises `DiskFull`. Neither leaves half a change behind.
+One connection writes, under a lock and in short transactions; every read has a connection of its own (`reader.py`).
+All methods may be called from any thread. Writes wait for a store that another process holds locked, then raise
+`StoreBusy`; a full disk raises `DiskFull`. Neither leaves half a change behind.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from peft_core.records import ComparisonRow, ComparisonSpec, RunRow, RunState, StateRecord, View, run_specs
-from peft_core.runs import folders, rows, schema
+from peft_core.records import ComparisonSpec, RunState, StateRecord, run_specs
+from peft_core.runs import folders, schema
 from peft_core.runs.errors import DiskFull, Refused, StoreBusy
+from peft_core.runs.reader import Reader, marks
 from peft_core.runs.rows import LIVE, NEXT, RESUMABLE, UNFINISHED
 
 R = TypeVar("R")
@@ -27,11 +28,12 @@ FACTS = ("plan", "environment", "baseline_score", "metric", "message")
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
 
 
-class Store:
+class Store(Reader):
     """The file at `path`, made or migrated when opened. patience: seconds a write waits for another process."""
 
     def __init__(self, path: Path, *, patience: float = 40.0) -> None:
-        self._path, self._patience = path, patience
+        super().__init__(path)
+        self._patience = patience
         self._lock = threading.RLock()
         self._writer = schema.open_connection(path, timeout=patience)
         try:
@@ -45,76 +47,6 @@ class Store:
     def close(self) -> None:
         with self._lock:
             self._writer.close()
-
-    # --- reading ------------------------------------------------------------------------------------------------
-
-    def comparisons(self) -> list[ComparisonRow]:
-        """All comparisons, the newest first."""
-        with self._reading() as connection:
-            figures: dict[str, list[tuple[RunState, int, int | None]]] = {}
-            for row in connection.execute("SELECT comparison, state, step, total_steps FROM runs ORDER BY number"):
-                figures.setdefault(row["comparison"], []).append(
-                    (RunState(row["state"]), row["step"], row["total_steps"])
-                )
-            found = connection.execute("SELECT * FROM comparisons ORDER BY number DESC").fetchall()
-        return [rows.comparison_row(row, figures.get(row["id"], [])) for row in found]
-
-    def view(self, comparison_id: str, after: int = 0, *, only: Collection[str] | None = None) -> View:
-        """A comparison, its runs (or those in `only`) and its events after `after`, all of one moment."""
-        with self._reading() as connection:
-            row = connection.execute("SELECT * FROM comparisons WHERE id = ?", (comparison_id,)).fetchone()
-            if row is None:
-                raise folders.unknown(comparison_id)
-            figures = [
-                (RunState(found["state"]), found["step"], found["total_steps"])
-                for found in connection.execute(
-                    "SELECT state, step, total_steps FROM runs WHERE comparison = ? ORDER BY number", (comparison_id,)
-                )
-            ]
-            runs = self._runs(connection, comparison_id, only)
-            events = connection.execute(
-                "SELECT seq, body FROM events WHERE comparison = ? AND seq > ? ORDER BY seq", (comparison_id, after)
-            ).fetchall()
-        return View.model_construct(
-            seq=events[-1]["seq"] if events else after,
-            comparison=rows.comparison_row(row, figures),
-            runs=runs,
-            events=[{**json.loads(event["body"]), "seq": event["seq"]} for event in events],
-        )
-
-    def runs(self, comparison_id: str) -> tuple[RunRow, ...]:
-        """The runs of a comparison in their order."""
-        with self._reading() as connection:
-            return self._runs(connection, comparison_id, None)
-
-    def find(self, given: str) -> tuple[str, tuple[str, ...]]:
-        """The comparison that an id of a comparison or of a run names, and which of its runs are meant."""
-        comparison_id, is_run = folders.comparison_of(given)
-        with self._reading() as connection:
-            known = [
-                row["run"]
-                for row in connection.execute(
-                    "SELECT run FROM runs WHERE comparison = ? ORDER BY number", (comparison_id,)
-                )
-            ]
-        if not known or (is_run and given not in known):
-            raise folders.unknown(given)
-        return comparison_id, (given,) if is_run else tuple(known)
-
-    def owner(self, comparison_id: str) -> str:
-        """Who works on the comparison, or did last."""
-        with self._reading() as connection:
-            row = connection.execute("SELECT owner FROM comparisons WHERE id = ?", (comparison_id,)).fetchone()
-        if row is None:
-            raise folders.unknown(comparison_id)
-        return str(row["owner"])
-
-    def unfinished_owners(self) -> set[str]:
-        """The owners of all comparisons that have not ended."""
-        query = f"""SELECT DISTINCT owner FROM comparisons JOIN runs ON comparison = id
-            WHERE state IN ({_marks(UNFINISHED)})"""
-        with self._reading() as connection:
-            return {row["owner"] for row in connection.execute(query, list(UNFINISHED))}
 
     def changed_elsewhere(self) -> bool:
         """Whether another process has written since the last call. False while the store is locked."""
@@ -217,7 +149,7 @@ class Store:
     def interrupt(self, owners: Collection[str], patience: float | None = None) -> set[str]:
         """Mark all that these owners left unfinished as interrupted; return the comparisons."""
         query = f"""SELECT id, run FROM comparisons JOIN runs ON comparison = id
-            WHERE owner IN ({_marks(owners)}) AND state IN ({_marks(UNFINISHED)})"""
+            WHERE owner IN ({marks(owners)}) AND state IN ({marks(UNFINISHED)})"""
 
         def change(connection: sqlite3.Connection) -> set[str]:
             found = connection.execute(query, [*owners, *UNFINISHED]).fetchall()
@@ -232,7 +164,7 @@ class Store:
         """Remove a comparison with its runs and events; refused while any of them has not ended."""
 
         def change(connection: sqlite3.Connection) -> None:
-            query = f"SELECT 1 FROM runs WHERE comparison = ? AND state IN ({_marks(UNFINISHED)})"
+            query = f"SELECT 1 FROM runs WHERE comparison = ? AND state IN ({marks(UNFINISHED)})"
             if connection.execute(query, [comparison_id, *UNFINISHED]).fetchone():
                 raise Refused(f"The comparison {comparison_id} is still at work; stop it before deleting it.")
             connection.execute("DELETE FROM comparisons WHERE id = ?", (comparison_id,))
@@ -276,19 +208,6 @@ class Store:
         return True
 
     # --- connections --------------------------------------------------------------------------------------------
-
-    @staticmethod
-    def _runs(connection: sqlite3.Connection, comparison_id: str, only: Collection[str] | None) -> tuple[RunRow, ...]:
-        query, values = "SELECT * FROM runs WHERE comparison = ?", [comparison_id]
-        if only is not None:
-            query, values = f"{query} AND run IN ({_marks(only)})", [comparison_id, *only]
-        return tuple(rows.run_row(row) for row in connection.execute(query + " ORDER BY number", values))
-
-    @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
-        with closing(schema.open_connection(self._path, timeout=5.0)) as connection:
-            connection.execute("BEGIN")
-            yield connection
 
     def _write(self, change: Callable[[sqlite3.Connection], R], patience: float | None = None) -> R:
         deadline = time.monotonic() + (self._patience if patience is None else patience)
@@ -345,7 +264,3 @@ def _take_notice(connection: sqlite3.Connection, comparison_id: str, notice: Map
 
 def _json(value: Any) -> str:
     return json.dumps(value, allow_nan=False, separators=(",", ":"))
-
-
-def _marks(values: Collection[Any]) -> str:
-    return ", ".join("?" * len(values))

@@ -96,6 +96,8 @@ def test_a_second_server_says_so_and_a_command_beside_it_disturbs_nothing(server
             beside.delete(comparison_id)
         own = beside.submit(comparison(methods=1))
         assert beside.wait(own, 15)
+        beside.cancel(server.said["waiting"])
+        beside.delete(server.said["waiting"])
         seen = beside.view(comparison_id).runs[0].step
         until(lambda: beside.view(comparison_id).runs[0].step > seen)
     assert server.poll() is None

@@ -22,7 +22,7 @@ def test_no_metric_is_lost_while_the_store_is_locked(tmp_path, how):
         with closing(sqlite3.connect(tmp_path / "store.sqlite", isolation_level=None)) as other:
             other.execute(f"BEGIN {how}")
             looks = []
-            locked_until = time.monotonic() + 4
+            locked_until = time.monotonic() + 2
             while time.monotonic() < locked_until:
                 started = time.perf_counter()
                 assert supervisor.view(comparison_id).runs[0].step >= 5

@@ -11,7 +11,7 @@ import torch
 from peft_core.records import ComparisonSpec, MethodSpec, RunState, TrainingConfig, View
 from peft_core.runs import Limits, Supervisor
 from peft_core.runs.process import ProcessExecutor
-from tests.runs.support import reached, states, until
+from tests.runs.support import reached, states
 
 pytestmark = pytest.mark.reliability
 SPEC = ComparisonSpec(
@@ -21,7 +21,7 @@ SPEC = ComparisonSpec(
     seeds=(0,),
     train_rows=400,
     eval_rows=100,
-    training=TrainingConfig(steps=50, batch_size=8, eval_every=10),
+    training=TrainingConfig(steps=40, batch_size=8, eval_every=10),
 )
 
 
@@ -49,17 +49,16 @@ def test_a_run_that_was_stopped_and_killed_follows_the_same_curve_bit_for_bit(tm
     with Supervisor(tmp_path, executor="thread") as supervisor:
         whole, broken = supervisor.submit(SPEC), supervisor.submit(SPEC)
         assert supervisor.wait(whole, 60)
-        reached(supervisor, broken, 12)
+        reached(supervisor, broken, 8)
         supervisor.cancel(broken)  # which leaves a checkpoint
         assert supervisor.wait(broken, 10)
         stopped = supervisor.view(broken)
         for run in stopped.runs:
             assert list((supervisor.folder(run.run) / "checkpoints").glob("*.safetensors"))
 
-    with Supervisor(tmp_path, executor=ProcessExecutor(tmp_path, threads=1), limits=Limits(spare=0.0)) as supervisor:
+    with Supervisor(tmp_path, executor=ProcessExecutor(tmp_path, threads=1), limits=Limits(spare=3600)) as supervisor:
         supervisor.resume(broken)
-        reached(supervisor, broken, 25, timeout=60)
-        until(lambda: len(supervisor.processes()) == 2)
+        reached(supervisor, broken, 18, timeout=60)
         os.kill(supervisor.processes()[0], signal.SIGKILL)
         assert supervisor.wait(broken, 5)
         assert RunState.INTERRUPTED in states(supervisor.view(broken))
