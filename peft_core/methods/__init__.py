@@ -6,11 +6,22 @@ import importlib
 import pkgutil
 from functools import cache
 from types import ModuleType
+from typing import Any
 
-from peft_core.methods._contract import Attached, Method, MethodConfig, WeightUpdate
+from peft_core.methods._contract import Attached, Group, Method, MethodConfig, WeightUpdate
 from peft_core.records import InputError, MethodSpec, checked
 
-__all__ = ["Attached", "Method", "MethodConfig", "WeightUpdate", "discover", "get_method", "list_methods", "resolve"]
+__all__ = [
+    "Attached",
+    "Group",
+    "Method",
+    "MethodConfig",
+    "WeightUpdate",
+    "discover",
+    "get_method",
+    "list_methods",
+    "resolve",
+]
 
 _ORDER = ("baseline", "low-rank", "adapter", "prefix", "prompt")
 
@@ -62,4 +73,11 @@ def resolve(spec: MethodSpec) -> MethodConfig:
     Raises:
         InputError: an option that the method does not have, or a value outside its bounds.
     """
-    return checked(get_method(spec.id).Config, spec.options, prefix=f"{spec.id}.")
+    nested: dict[str, Any] = {}
+    for key, value in spec.options.items():
+        outer, dot, inner = key.partition(".")
+        if dot and isinstance(nested.setdefault(outer, {}), dict):
+            nested[outer][inner] = value
+        else:
+            nested[key] = value
+    return checked(get_method(spec.id).Config, nested, prefix=f"{spec.id}.")

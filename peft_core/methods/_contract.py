@@ -43,6 +43,12 @@ class LowRankConfig(MethodConfig):
         return alpha / (self.rank**0.5 if self.use_rslora else self.rank)
 
 
+class BoostableConfig(LowRankConfig):
+    """Options of a low-rank method that CapaBoost can go over."""
+
+    boost: BoostConfig | None = Field(None, description="CapaBoost over this method; empty: none")
+
+
 class BoostedConfig(BoostConfig):
     """CapaBoost's options as a config mixes them in."""
 
@@ -77,15 +83,37 @@ class WeightUpdate:
     kind: Literal["delta", "linear_map"] = "delta"
 
 
+@dataclass(frozen=True)
+class Group:
+    """How a parameter trains, where that differs from the rest of the run.
+
+    rate: a peak rate of its own. decay: a weight decay of its own. born: the step at which its clock starts; warmup:
+    steps from there over which its rate rises from 0, before it falls linearly to 0 at the run's end.
+    """
+
+    rate: float | None = None
+    decay: float | None = None
+    born: int | None = None
+    warmup: int = 0
+
+
+StepHook = Callable[[int, torch.optim.Optimizer], None]
+
+
 class Attached:
     """A method's part of one run: its modules, its own copies of backbone parameters, and what the loop must call.
 
-    The loop calls what is there and knows no method by name:
-        penalty() -> Tensor: added to the task loss.
+    The loop calls what is there and knows no method by name, in this order:
+        on_start(total_steps): once, before anything else; refuses a schedule that does not fit (InputError).
         before_step(step): draws what is drawn once a step (masks, routing).
-        after_backward(step), after_step(step): hooks around the optimizer's step.
-        active_parameters() -> int: trainable parameters now, the head left out.
-        extra_state() / load_extra_state(dict): what a checkpoint must hold beyond parameters.
+        penalty() -> Tensor: added to the task loss, once a step.
+        after_backward, before_update, after_step (step, optimizer): after the backward pass, between clipping and the
+        optimizer's step, and after that step while the gradients still stand.
+        groups: parameters by name that train with a rate, decay or clock of their own. Parameters that appear or go
+        while training (growth) are taken up after the step.
+        count_active() -> int: trainable adapter parameters now, where they change.
+        extra_state() / load_extra_state(dict): what a checkpoint must hold beyond parameters (JSON).
+        pack / unpack: from the trained tensors to the stored ones and back, where not all are worth storing.
     """
 
     def __init__(self, backbone: Backbone, seed: int) -> None:
@@ -96,8 +124,14 @@ class Attached:
         self.counts: list[TensorCount] = []
         self.penalty: Callable[[], Tensor] | None = None
         self.before_step: list[Callable[[int], None]] = []
-        self.after_backward: list[Callable[[int], None]] = []
-        self.after_step: list[Callable[[int], None]] = []
+        self.on_start: list[Callable[[int], None]] = []
+        self.after_backward: list[StepHook] = []
+        self.before_update: list[StepHook] = []
+        self.after_step: list[StepHook] = []
+        self.groups: dict[str, Group] = {}
+        self.count_active: Callable[[], int] | None = None
+        self.pack: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None
+        self.unpack: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None
         self.extra_state: Callable[[], dict[str, Any]] | None = None
         self.load_extra_state: Callable[[dict[str, Any]], None] | None = None
         self.updates: Callable[[], list[WeightUpdate]] = list
@@ -192,7 +226,7 @@ class Attached:
 
     def active_parameters(self) -> int:
         """Trainable adapter parameters now: values that some mask keeps, head left out."""
-        return sum(count.kept for count in self.counts)
+        return self.count_active() if self.count_active else sum(count.kept for count in self.counts)
 
     @property
     def trains_matrices(self) -> bool:
@@ -223,7 +257,7 @@ class Attached:
             union = self._union(name)
             value = parameter.detach()
             tensors[name.partition(".")[2]] = (value[union] if union is not None else value).contiguous().cpu()
-        return tensors
+        return self.pack(tensors) if self.pack else tensors
 
     def stored_head(self) -> dict[str, Tensor]:
         return {name: parameter.detach().contiguous().cpu() for name, parameter in self.head.items()}
@@ -234,9 +268,10 @@ class Attached:
         Raises:
             InputError: a tensor is missing, unexpected or of another size.
         """
-        targets = {name: parameter for name, parameter in self.trainable().items()}
-        given = {self._full_name(name): value for name, value in adapter.items()}
+        tensors = self.unpack(dict(adapter)) if self.unpack else adapter
+        given = {self._full_name(name): value for name, value in tensors.items()}
         given |= {f"head.{name}": value for name, value in head.items()}
+        targets = self.trainable()
         odd = sorted(set(given) ^ set(targets))
         if odd:
             raise InputError("adapter", odd[0], "its tensors must be exactly those of the method and its options")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -54,10 +54,11 @@ def _as_input_error(kind: type[BaseModel], error: ValidationError, prefix: str) 
 def _allowed(kind: type[BaseModel], location: Sequence[str], message: str, context: Mapping[str, Any]) -> str:
     """What a field takes, from its bounds where it has them, else from pydantic's message."""
     for bound, words in (("ge", "at least"), ("gt", "above"), ("le", "at most"), ("lt", "below")):
-        if bound in context and len(location) > 1:
+        if bound in context and len(location) > 1 and location[-1].isdigit():
             return f"it must be {words} {context[bound]}"
     described = describe_fields(kind)
-    field = next((entry for entry in described if location and entry["name"] == location[0]), None)
+    name = ".".join(location)
+    field = next((entry for entry in described if entry["name"] == name), None)
     if field and field["choices"]:
         return "it must be one of " + ", ".join(str(choice) for choice in field["choices"])
     if field and (field["min"] is not None or field["max"] is not None) and field["type"] in ("int", "float"):
@@ -75,7 +76,10 @@ def _allowed(kind: type[BaseModel], location: Sequence[str], message: str, conte
 
 
 def describe_fields(kind: type[BaseModel]) -> list[dict[str, Any]]:
-    """One entry a field: name, type, default, min, max, choices, help. Forms and command-line help are made from it."""
+    """One entry a field: name, type, default, min, max, choices, help. Forms and command-line help are made from it.
+
+    The fields of an optional group are listed as ``group.field`` with the default None: left out, there is no group.
+    """
     schema = kind.model_json_schema()
     definitions = schema.get("$defs", {})
     described = []
@@ -84,6 +88,12 @@ def describe_fields(kind: type[BaseModel]) -> list[dict[str, Any]]:
         nullable = any(option.get("type") == "null" for option in options)
         main = next((option for option in options if option.get("type") != "null"), {})
         info = kind.model_fields[name]
+        if group := _group(info.annotation):
+            described += [
+                field | {"name": f"{name}.{field['name']}", "default": None, "nullable": True}
+                for field in describe_fields(group)
+            ]
+            continue
         low, high = main.get("minimum", main.get("exclusiveMinimum")), main.get("maximum", main.get("exclusiveMaximum"))
         described.append(
             {
@@ -102,6 +112,12 @@ def describe_fields(kind: type[BaseModel]) -> list[dict[str, Any]]:
             }
         )
     return described
+
+
+def _group(annotation: Any) -> type[BaseModel] | None:
+    """The model that an optional field holds, where it holds one."""
+    kinds = [kind for kind in get_args(annotation) or (annotation,) if isinstance(kind, type)]
+    return next((kind for kind in kinds if issubclass(kind, BaseModel)), None)
 
 
 def _resolve(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any]:

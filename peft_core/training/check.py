@@ -8,7 +8,7 @@ from peft_core.backbones import model_info
 from peft_core.records import ComparisonSpec, InputError
 from peft_core.tasks import get_task
 from peft_core.training.data import row_counts
-from peft_core.training.shape import attach_shape
+from peft_core.training.shape import attach_shape, of_method
 
 
 def check(spec: ComparisonSpec) -> None:
@@ -23,11 +23,16 @@ def check(spec: ComparisonSpec) -> None:
     if task.info.modality not in (model.modality, "any"):
         raise InputError("task", spec.task, f"{spec.model} takes {model.modality} tasks")
     task.check(spec.task_options)
-    row_counts(spec, task.info)
+    train_rows, _ = row_counts(spec, task.info)
     limit, wanted = model.max_length, spec.training.max_length
     if wanted is not None and limit is not None and wanted > limit:
         raise InputError("training.max_length", wanted, f"{spec.model} reads at most {limit} tokens")
     if spec.training.device == "cuda" and not torch.cuda.is_available():
         raise InputError("training.device", "cuda", "there is no CUDA device here; it must be auto or cpu")
     for method in spec.methods:
-        attach_shape(spec.model, method, spec.seeds[0])
+        attached, config = attach_shape(spec.model, method, spec.seeds[0])
+        try:
+            for hook in attached.on_start:
+                hook(spec.training.total_steps(train_rows))
+        except InputError as error:
+            raise of_method(method, config, error) from None

@@ -21,7 +21,14 @@ from peft_core.records import EvalRecord, Event, RankRecord, RunFailure, RunSpec
 from peft_core.training.checkpoint import Checkpoint, save_checkpoint
 from peft_core.training.data import BatchOrder, TaskData
 from peft_core.training.evaluate import evaluate, layer_ranks, task_loss
-from peft_core.training.optimizer import load_optimizer_tensors, make_optimizer, optimizer_tensors, rate_factor
+from peft_core.training.optimizer import (
+    group_rate,
+    load_optimizer_tensors,
+    make_optimizer,
+    optimizer_tensors,
+    rate_factor,
+    split_groups,
+)
 
 CHECKPOINT_SECONDS = 5.0
 """Least training time between two checkpoints of a run; evaluations decide the steps."""
@@ -50,9 +57,9 @@ class Run:
         self.training = spec.comparison.training
         self.total_steps = self.training.total_steps(len(data.train))
         self.eval_every = self.training.eval_interval(self.total_steps)
-        decay = self.training.weight_decay
-        self.parameters: dict[str, nn.Parameter] = attached.trainable()
-        self.optimizer = make_optimizer(self.parameters, decay if decay is not None else config.weight_decay)
+        for hook in attached.on_start:
+            hook(self.total_steps)
+        self._build_optimizer()
         self.step = 0
         self.seconds = self.flops = self.executed = self.nominal = 0.0
         self.step_times: list[float] = []
@@ -65,6 +72,28 @@ class Run:
     def peak_rate(self) -> float:
         given = self.training.learning_rate
         return given if given is not None else self.config.learning_rate
+
+    @property
+    def weight_decay(self) -> float:
+        given = self.training.weight_decay
+        return given if given is not None else self.config.weight_decay
+
+    def _build_optimizer(self) -> None:
+        self.parameters: dict[str, nn.Parameter] = self.attached.trainable()
+        self.optimizer = make_optimizer(self.parameters, self.weight_decay, self.attached.groups)
+
+    def take_up_growth(self) -> None:
+        """Lets parameters that the method has added or dropped in this step train, or rest, from the next one on."""
+        now = self.attached.trainable()
+        if now.keys() == self.parameters.keys():
+            return
+        new = {name: parameter for name, parameter in now.items() if name not in self.parameters}
+        for group in split_groups(new, self.weight_decay, self.attached.groups):
+            self.optimizer.add_param_group(group)
+        gone = {id(parameter) for name, parameter in self.parameters.items() if name not in now}
+        for group in self.optimizer.param_groups:
+            group["params"] = [parameter for parameter in group["params"] if id(parameter) not in gone]
+        self.parameters = now
 
     def evaluation_due(self) -> bool:
         """Whether this step's evaluation is still to come."""
@@ -97,7 +126,7 @@ class Run:
         state = checkpoint.state
         if self.attached.load_extra_state and state["extra"] is not None:
             self.attached.load_extra_state(state["extra"])
-            self.parameters = self.attached.trainable()
+            self._build_optimizer()
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(checkpoint.tensors[f"parameter.{name}"])
@@ -142,23 +171,26 @@ def _step(run: Run) -> StepRecord:
     attached, device, step = run.attached, run.attached.device, run.step
     rate = run.peak_rate * rate_factor(step, run.total_steps, run.training.warmup)
     for group in run.optimizer.param_groups:
-        group["lr"] = rate * group.get("rate_scale", 1.0)
+        group["lr"] = group_rate(group["schedule"], step, run.total_steps, run.peak_rate, run.training.warmup)
     attached.train(True)
     for hook in attached.before_step:
         hook(step)
     with attached.active():
         loss, penalty, tokens, width = _accumulate(run, run.order.rows(step), device)
-    for hook in attached.after_backward:
-        hook(step)
+    for act in attached.after_backward:
+        act(step, run.optimizer)
     norm = _clip(run)
     if not math.isfinite(loss):
         raise RunFailure(f"the loss became {loss} at step {step + 1}; a smaller learning rate than {rate:g} may help")
     if not math.isfinite(norm):
         raise RunFailure(f"the gradient became {norm} at step {step + 1}; a smaller learning rate may help")
+    for act in attached.before_update:
+        act(step, run.optimizer)
     run.optimizer.step()
-    for hook in attached.after_step:
-        hook(step)
+    for act in attached.after_step:
+        act(step, run.optimizer)
     run.optimizer.zero_grad(set_to_none=True)
+    run.take_up_growth()
     run.step += 1
     _account(run, time.perf_counter() - started, tokens, width)
     return StepRecord(

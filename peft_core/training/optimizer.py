@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from peft_core.methods import Group
 
 
 def rate_factor(step: int, total_steps: int, warmup: float) -> float:
@@ -16,12 +19,38 @@ def rate_factor(step: int, total_steps: int, warmup: float) -> float:
     return (total_steps - step) / (total_steps - rising)
 
 
-def make_optimizer(parameters: Mapping[str, nn.Parameter], weight_decay: float) -> torch.optim.AdamW:
-    """AdamW (betas 0.9, 0.999; eps 1e-8); vectors (biases, LayerNorms, gates) have no weight decay."""
-    decayed = [parameter for parameter in parameters.values() if parameter.dim() > 1]
-    plain = [parameter for parameter in parameters.values() if parameter.dim() <= 1]
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=0.0, fused=True)
+def group_rate(group: Group, step: int, total_steps: int, peak: float, warmup: float) -> float:
+    """The learning rate of a group at a step: the run's curve, or one that starts when the group was born."""
+    top = group.rate if group.rate is not None else peak
+    if group.born is None:
+        return top * rate_factor(step, total_steps, warmup)
+    age = step - group.born
+    if age < group.warmup:
+        return top * age / group.warmup
+    return top * (total_steps - step) / max(1, total_steps - group.born - group.warmup)
+
+
+def make_optimizer(
+    parameters: Mapping[str, nn.Parameter], weight_decay: float, groups: Mapping[str, Group] | None = None
+) -> torch.optim.AdamW:
+    """AdamW (betas 0.9, 0.999; eps 1e-8); vectors (biases, LayerNorms, gates) have no weight decay.
+
+    Every parameter group carries its `Group` under ``schedule``.
+    """
+    split = split_groups(parameters, weight_decay, groups or {})
+    return torch.optim.AdamW(split, lr=0.0, fused=True)
+
+
+def split_groups(
+    parameters: Mapping[str, nn.Parameter], weight_decay: float, groups: Mapping[str, Group]
+) -> list[dict[str, Any]]:
+    """Parameter groups: one for each schedule and decay among the parameters."""
+    split: dict[tuple[Group, float], list[nn.Parameter]] = {}
+    for name, parameter in parameters.items():
+        group = groups.get(name, Group())
+        default = weight_decay if parameter.dim() > 1 else 0.0
+        split.setdefault((group, group.decay if group.decay is not None else default), []).append(parameter)
+    return [{"params": members, "weight_decay": decay, "schedule": group} for (group, decay), members in split.items()]
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:

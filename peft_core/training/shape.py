@@ -30,6 +30,11 @@ def attach_shape(model: str, method: MethodSpec, seed: int = 0) -> tuple[Attache
     try:
         attached = get_method(method.id).attach(backbone, config, torch.Generator().manual_seed(seed))
     except InputError as error:
-        field = f"{method.id}.{error.field}" if error.field in type(config).model_fields else error.field
-        raise InputError(field, error.value, error.allowed) from None
+        raise of_method(method, config, error) from None
     return attached, config
+
+
+def of_method(method: MethodSpec, config: MethodConfig, error: InputError) -> InputError:
+    """The same complaint with the method named before its option."""
+    known = error.field.partition(".")[0] in type(config).model_fields
+    return InputError(f"{method.id}.{error.field}" if known else error.field, error.value, error.allowed)

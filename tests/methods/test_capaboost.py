@@ -57,9 +57,9 @@ def test_training_equals_tied_copies_with_summed_gradients(d, sparsity):
     torch.testing.assert_close(module.B, oracle.dense[1], rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("boosted", ["capaboost_lora", "capaboost_pfeiffer"])
+@pytest.mark.parametrize("boosted", ["capaboost_lora", "capaboost_pfeiffer", "capaboost_houlsby"])
 def test_one_branch_without_zeros_is_the_base_method_bit_for_bit(boosted):
-    base = {"capaboost_lora": "lora", "capaboost_pfeiffer": "adapter_pfeiffer"}[boosted]
+    base = boosted.replace("capaboost_", "adapter_") if boosted != "capaboost_lora" else "lora"
     ours, plain = attach(miniature("roberta"), boosted, d=1, sparsity=0.0), attach(miniature("roberta"), base)
     assert take_steps(ours, 4) == take_steps(plain, 4)
     for name, parameter in plain.trainable().items():

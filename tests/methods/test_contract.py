@@ -16,6 +16,8 @@ OPTIONS = {
     "capaboost_lora": {"rank": 4},
     "adapter_pfeiffer": {"bottleneck": 4},
     "capaboost_pfeiffer": {"bottleneck": 4},
+    "adapter_houlsby": {"bottleneck": 4},
+    "capaboost_houlsby": {"bottleneck": 4},
 }
 MATRIX = [(method.id, family) for method in list_methods() for family in MINIATURES]
 
