@@ -49,9 +49,14 @@ def train_comparison(spec, runs, *, folder, emit, notice, stop, resume):
                 continue
             at[run.run] += 1
             one_step(run, at[run.run], emit, options)
-            (folder / run.run / "at").write_text(str(at[run.run] - 1))  # one step behind, as a checkpoint may be
+            save(folder / run.run, at[run.run] - 1)  # one step behind, as a checkpoint may be
             if at[run.run] == total:
                 emit(StateRecord(run=run.run, step=at.pop(run.run), state=RunState.FINISHED, result=result(total)))
+
+
+def save(folder, step):
+    (folder / "at.new").write_text(str(step))
+    (folder / "at.new").replace(folder / "at")
 
 
 def one_step(run, step, emit, options):
