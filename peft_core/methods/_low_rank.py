@@ -16,12 +16,14 @@ def attach_low_rank(
     generator: torch.Generator,
     boost: BoostConfig | None = None,
     a_bound: str = "in",
+    a_std: float | None = None,
 ) -> Attached:
     """A low-rank pair at every site, boosted or not.
 
     Args:
         generator: its initial seed is the run's seed; every tensor draws from a stream of its own.
         a_bound: A ~ U(+-1/sqrt(in)) for `in`, the standard; U(+-1/sqrt(r)) for `rank`.
+        a_std: A ~ N(0, std^2) instead, where given.
 
     Raises:
         InputError: a rank above the smaller side of an adapted map.
@@ -29,7 +31,7 @@ def attach_low_rank(
     attached = Attached(backbone, generator.initial_seed())
     modules: dict[str, tuple[Site, LowRank]] = {}
     for site in backbone.sites(config.sites):
-        module = _pair(site, config, attached.seed, boost, a_bound)
+        module = _pair(site, config, attached.seed, boost, a_bound, a_std)
         attached.add_at_site(site, module)
         attached.add_tensor(site.name, "A", module.mask_A, site.name, in_product=True)
         attached.add_tensor(site.name, "B", module.mask_B, site.name, in_product=True)
@@ -38,16 +40,22 @@ def attach_low_rank(
     return attached
 
 
-def _pair(site: Site, config: LowRankConfig, seed: int, boost: BoostConfig | None, a_bound: str) -> LowRank:
+def _pair(
+    site: Site, config: LowRankConfig, seed: int, boost: BoostConfig | None, a_bound: str, a_std: float | None
+) -> LowRank:
     largest = min(site.in_features, site.out_features)
     if config.rank > largest:
         raise InputError("rank", config.rank, f"it must be at most {largest}, the smaller side of {site.name}")
     shape_a, shape_b = (config.rank, site.in_features), (site.out_features, config.rank)
     bound = inverse_root(site.in_features if a_bound == "in" else config.rank)
+    draws = keyed_generator(seed, site.name, "A")
+    initial = (
+        kaiming(shape_a, bound, draws) if a_std is None else torch.empty(shape_a).normal_(0, a_std, generator=draws)
+    )
     return LowRank(
         transform(shape_a, boost, site.name, "A", seed),
         transform(shape_b, boost, site.name, "B", seed),
-        kaiming(shape_a, bound, keyed_generator(seed, site.name, "A")),
+        initial,
         site.out_features,
         config.scale,
         KeyedDropout(config.dropout, seed, site.name),
