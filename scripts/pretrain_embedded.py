@@ -93,6 +93,8 @@ TEXT_VOCABULARY = 2304
 TEXT_LENGTH = 256
 POOL = 16
 """Batches that are drawn and sorted by length together."""
+KIN = 6
+"""Most words of one stem that may stand for each other."""
 
 
 def train_tokenizer(texts: Iterator[str]) -> Tokenizer:
@@ -170,22 +172,56 @@ class TextBatches:
         ordinary = ids >= len(SPECIAL)
         return ordinary & (torch.rand(ids.shape, generator=self.generator) < share)
 
-    def exchanged(self, ids: torch.Tensor, share: float) -> torch.Tensor:
-        """The ids, with two tokens of the row exchanged in a share of the rows."""
-        weights = (ids >= len(SPECIAL)).float()
-        two = torch.multinomial(weights, 2, generator=self.generator)
-        chosen = torch.rand(len(ids), generator=self.generator) < share
-        swapped = ids.scatter(1, two, ids.gather(1, two.flip(1)))
-        return torch.where(chosen[:, None], swapped, ids)
+    def damaged(self, ids: torch.Tensor, filled: torch.Tensor, kin: torch.Tensor) -> torch.Tensor:
+        """The ids, damaged in two rows of three: by the model's own filling, by a word's kin, or by an exchange.
+
+        ids, filled: (rows, length). kin: (vocabulary, KIN) words of the same stem, the word itself where it has none.
+        """
+        ordinary = (ids >= len(SPECIAL)).float()
+        two = torch.multinomial(ordinary, 2, generator=self.generator)
+        exchanged = ids.scatter(1, two, ids.gather(1, two.flip(1)))
+        choice = torch.randint(kin.shape[1], ids.shape, generator=self.generator)
+        relatives = kin[ids].gather(2, choice[..., None])[..., 0]
+        weights = (relatives != ids).float() + 1e-6 * ordinary
+        place = torch.multinomial(weights, 1, generator=self.generator)
+        varied = ids.scatter(1, place, relatives.gather(1, place))
+        mode = torch.rand((len(ids), 1), generator=self.generator)
+        damaged = torch.where(mode < 0.2, filled, torch.where(mode < 0.5, varied, exchanged))
+        return torch.where(mode < 0.65, damaged, ids)
+
+
+def kin_table(tokenizer: Tokenizer, used: set[int]) -> torch.Tensor:
+    """(vocabulary, KIN): for every used word some others that begin alike and differ in at most three last letters."""
+    words = {number: tokenizer.id_to_token(number) for number in sorted(used)}
+    words = {number: word for number, word in words.items() if word.startswith("Ġ")}
+    table = torch.arange(tokenizer.get_vocab_size())[:, None].repeat(1, KIN)
+    for number, word in words.items():
+        alike = [
+            other
+            for other, kin in words.items()
+            if other != number and shared_beginning(word, kin) >= max(4, len(word) - 3, len(kin) - 3)
+        ]
+        for place in range(KIN if alike else 0):
+            table[number, place] = alike[place % len(alike)]
+    return table
+
+
+def shared_beginning(one: str, other: str) -> int:
+    """Length of the common beginning."""
+    return next(
+        (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
+    )
 
 
 def pretrain_text(seed: int, folder: Path, schedule: Schedule) -> dict[str, Any]:
-    """RoBERTa: masked words, which words of its own filled-in text were replaced, whether sentences belong together.
+    """RoBERTa: masked words, which words were replaced and whether any was, whether sentences belong together.
 
-    The three heads are dropped.
+    The judgements on whole rows are read from the last token, so the first one, which task heads read, is left to
+    fine-tuning. All heads are dropped.
     """
-    sample = islice(passages(seed + 1), 40_000)
-    tokenizer = train_tokenizer(" ".join(part for part in passage if part) for passage in sample)
+    sample = [" ".join(part for part in passage if part) for passage in islice(passages(seed + 1), 40_000)]
+    tokenizer = train_tokenizer(iter(sample))
+    used = {number for encoding in tokenizer.encode_batch(sample) for number in encoding.ids}
     config = RobertaConfig(
         vocab_size=tokenizer.get_vocab_size(),
         hidden_size=128,
@@ -201,39 +237,48 @@ def pretrain_text(seed: int, folder: Path, schedule: Schedule) -> dict[str, Any]
         eos_token_id=END,
     )
     model = RobertaForMaskedLM(config)
-    detector, judge = nn.Linear(config.hidden_size, 1), nn.Linear(config.hidden_size, 2)
+    detector, judge, inspector = (nn.Linear(config.hidden_size, width) for width in (1, 2, 2))
     batches = TextBatches(tokenizer, seed, schedule.batch_size)
-    stream = iter(batches)
+    stream, kin = iter(batches), kin_table(tokenizer, used)
 
     def losses(step: int) -> dict[str, torch.Tensor]:
         ids, coherent = next(stream)
         attention = (ids != PAD).long()
+        last = attention.sum(1) - 1
+        rows = torch.arange(len(ids))
         hidden_places = batches.masked(ids, 0.2)
         states = model.roberta(ids.masked_fill(hidden_places, MASK), attention_mask=attention).last_hidden_state
         scores = model.lm_head(states[hidden_places])
-        paired = coherent >= 0
         parts = {"masked_words": F.cross_entropy(scores, ids[hidden_places])}
+        guesses = torch.multinomial((scores.detach() / 2).softmax(-1), 1, generator=batches.generator)[:, 0]
+        damaged = batches.damaged(ids, ids.masked_scatter(hidden_places, guesses), kin)
+        states = model.roberta(damaged, attention_mask=attention).last_hidden_state
+        ends = states[rows, last]
+        own = coherent != 0
+        ordinary = (ids >= len(SPECIAL)) & own[:, None]
+        replaced = damaged != ids
+        parts["replaced_words"] = 3.0 * F.binary_cross_entropy_with_logits(
+            detector(states[ordinary])[:, 0], replaced[ordinary].float()
+        )
+        parts["intact"] = 0.3 * F.cross_entropy(inspector(ends[own]), replaced[own].any(1).long())
+        paired = coherent >= 0
         if paired.any():
-            parts["same_passage"] = 0.3 * F.cross_entropy(judge(states[paired, 0]), coherent[paired])
-        guesses = torch.multinomial(scores.detach().softmax(-1), 1, generator=batches.generator)[:, 0]
-        filled = batches.exchanged(ids.masked_scatter(hidden_places, guesses), 0.3)
-        states = model.roberta(filled, attention_mask=attention).last_hidden_state
-        ordinary = (ids >= len(SPECIAL)) & (coherent != 0)[:, None]
-        replaced = (filled != ids)[ordinary].float()
-        parts["replaced_words"] = 2.0 * F.binary_cross_entropy_with_logits(detector(states[ordinary])[:, 0], replaced)
+            parts["same_passage"] = 0.3 * F.cross_entropy(judge(ends[paired]), coherent[paired])
         return parts
 
-    curve = fit(nn.ModuleList([model, detector, judge]), schedule, losses)
+    curve = fit(nn.ModuleList([model, detector, judge, inspector]), schedule, losses)
     body = model.roberta
     body.save_pretrained(folder)
     save_tokenizer(tokenizer, folder)
     return {
         "objectives": {
             "masked_words": "cross-entropy of 20% hidden words",
-            "replaced_words": "2 x binary cross-entropy, for every word of the text filled in by the model itself "
-            "(and, in 30% of the rows, with two words exchanged): is it the original one?",
-            "same_passage": "0.3 x cross-entropy on the first token: does the second sentence belong to the first, "
-            "or to another passage of the batch?",
+            "replaced_words": "3 x binary cross-entropy: is this the word that stood here? In 65% of the rows some "
+            "words were replaced by the model's own guesses (drawn at temperature 2), one by a word that begins alike, "
+            "or two words were exchanged",
+            "intact": "0.3 x cross-entropy on the last token: was any word of the row replaced?",
+            "same_passage": "0.3 x cross-entropy on the last token: does the second sentence belong to the first, or "
+            "to another passage?",
         },
         "data": "generated passages without labels (peft_core/tasks/_corpus.py)",
         "curve": curve,
@@ -243,7 +288,8 @@ def pretrain_text(seed: int, folder: Path, schedule: Schedule) -> dict[str, Any]
 # --- tiny-vision ------------------------------------------------------------------------------------------------
 
 PATCH = 8
-STROKE = 0.12
+DIRECTIONS = 8
+"""Bins of an edge histogram."""
 
 
 def random_stroke(rng: Random, ground: tuple[int, int, int]) -> list[Shape]:
@@ -265,8 +311,8 @@ def random_stroke(rng: Random, ground: tuple[int, int, int]) -> list[Shape]:
 
 def random_scene(rng: Random) -> Drawing:
     """Shapes that may overlap, or written signs, in any colours."""
-    ground = (0, 0, 0) if rng.random() < 0.2 else random_colour(rng)
-    if rng.random() < 0.4:
+    ground = (0, 0, 0) if rng.random() < 0.25 else random_colour(rng)
+    if rng.random() < 0.5:
         shapes = random_stroke(rng, ground)
     else:
         kinds = ("ellipse", "box", "triangle", "arrow")
@@ -293,8 +339,31 @@ def patches_of(pixels: torch.Tensor) -> torch.Tensor:
     return (parts - parts.mean(-1, keepdim=True)) / (parts.std(-1, keepdim=True) + 0.05)
 
 
+def edges_of(pixels: torch.Tensor) -> torch.Tensor:
+    """Histograms of edge directions: (rows, 3, SIZE, SIZE) to (rows, patches, 4 cells x DIRECTIONS), from 0 to 1.
+
+    The channel with the steepest slope counts, with its sign, so that a direction covers the full circle.
+    """
+    padded = F.pad(pixels, (1, 1, 1, 1), mode="replicate")
+    across, down = padded[:, :, 1:-1, 2:] - padded[:, :, 1:-1, :-2], padded[:, :, 2:, 1:-1] - padded[:, :, :-2, 1:-1]
+    strength, channel = (across**2 + down**2).max(1, keepdim=True)
+    across, down = across.gather(1, channel)[:, 0], down.gather(1, channel)[:, 0]
+    turn = torch.atan2(-down, across) / (2 * math.pi) * DIRECTIONS
+    bins = F.one_hot(turn.round().long() % DIRECTIONS, DIRECTIONS).permute(0, 3, 1, 2)
+    cells = F.avg_pool2d(bins * strength.sqrt(), PATCH // 2)
+    parts = cells.unfold(2, 2, 2).unfold(3, 2, 2).permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
+    return parts / (parts.norm(dim=-1, keepdim=True) + 0.1)
+
+
+def cover_of(pixels: torch.Tensor, scenes: list[Drawing]) -> torch.Tensor:
+    """How much of each patch is not ground, (rows, patches), from -1 to 1."""
+    grounds = torch.tensor([scene.ground for scene in scenes])[:, :, None, None] / 127.5 - 1
+    figure = ((pixels - grounds).abs().sum(1, keepdim=True) > 0.8).float()
+    return F.avg_pool2d(figure, PATCH).flatten(1) * 2 - 1
+
+
 def pretrain_vision(seed: int, folder: Path, schedule: Schedule) -> dict[str, Any]:
-    """ViT: hidden patches, and on the first token the colours and place of what is on top. Both heads are dropped."""
+    """ViT: hidden patches and edges, and on the first token what covers the ground where. All heads are dropped."""
     config = ViTConfig(
         hidden_size=128,
         num_hidden_layers=4,
@@ -306,24 +375,29 @@ def pretrain_vision(seed: int, folder: Path, schedule: Schedule) -> dict[str, An
         attention_probs_dropout_prob=0.0,
     )
     model = ViTModel(config, add_pooling_layer=False, use_mask_token=True)
-    painter, describer = nn.Linear(config.hidden_size, 3 * PATCH * PATCH), nn.Linear(config.hidden_size, 9)
+    count = (SIZE // PATCH) ** 2
+    painter, tracer, describer = (
+        nn.Linear(config.hidden_size, width) for width in (3 * PATCH * PATCH, 4 * DIRECTIONS, 9 + count)
+    )
     rng = Random(f"scenes:{seed}")
     generator = torch.Generator().manual_seed(seed)
-    count = (SIZE // PATCH) ** 2
 
     def losses(step: int) -> dict[str, torch.Tensor]:
         scenes = [random_scene(rng) for _ in range(schedule.batch_size)]
         pixels = torch.from_numpy(np.stack([scene.pixels() for scene in scenes])).permute(0, 3, 1, 2) / 127.5 - 1
-        wanted = torch.tensor([scene_attributes(scene) for scene in scenes])
-        hidden_places = torch.rand(len(scenes), count, generator=generator) < 0.4
+        wanted = torch.cat(
+            [torch.tensor([scene_attributes(scene) for scene in scenes]), cover_of(pixels, scenes)], dim=1
+        )
+        hidden_places = torch.rand(len(scenes), count, generator=generator) < 0.3
         states = model(pixels, bool_masked_pos=hidden_places).last_hidden_state
         drawn = painter(states[:, 1:][hidden_places])
         return {
             "hidden_patches": F.mse_loss(drawn, patches_of(pixels)[hidden_places]),
-            "attributes": F.mse_loss(describer(states[:, 0]), wanted),
+            "edges": 20.0 * F.mse_loss(tracer(states[:, 1:]), edges_of(pixels)),
+            "scene": F.mse_loss(describer(states[:, 0]), wanted),
         }
 
-    curve = fit(nn.ModuleList([model, painter, describer]), schedule, losses)
+    curve = fit(nn.ModuleList([model, painter, tracer, describer]), schedule, losses)
     body = ViTModel(config, add_pooling_layer=False)
     kept = {name: value for name, value in model.state_dict().items() if not name.endswith("mask_token")}
     body.load_state_dict(kept)
@@ -342,9 +416,10 @@ def pretrain_vision(seed: int, folder: Path, schedule: Schedule) -> dict[str, An
     (folder / "preprocessor_config.json").write_text(json.dumps(processor, indent=2) + "\n")
     return {
         "objectives": {
-            "hidden_patches": "mean squared error of 40% hidden patches, each standardised",
-            "attributes": "mean squared error on the first token: colour of the ground; colour, place and size of the "
-            "topmost shape",
+            "hidden_patches": "mean squared error of 30% hidden patches, each standardised",
+            "edges": "20 x mean squared error of every patch's histograms of edge directions, hidden or not",
+            "scene": "mean squared error on the first token: colour of the ground; colour, place and size of the "
+            "topmost shape; share of each patch that is covered",
         },
         "data": "freshly drawn shapes and strokes (random_scene in this script)",
         "curve": curve,

@@ -122,7 +122,8 @@ def draft(rng: Random) -> Draft:
     right = sentence(words)
     wrong = spoil(rng, words)
     pair = [(right, 1), (wrong, 0)] if chance(rng, 0.5) else [(wrong, 0), (right, 1)]
-    return right, lambda: pair
+    # Spoiling either reflexive may give one and the same sentence.
+    return right.replace("herself", "himself"), lambda: pair
 
 
 STREAM = TextStream("acceptability", ("text",), draft)

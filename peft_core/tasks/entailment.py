@@ -106,7 +106,8 @@ def quantifier_pair(rng: Random, label: int) -> tuple[str, Pair]:
         quantified(rng, word, group, verb_words(rng, verb, tense, True))
         for word, group in zip((first, second), groups, strict=True)
     ]
-    return f"{concept[0].singular} {verb[0].base} {adjective}", (texts[0], texts[1])
+    told_of = [(word, group.adjective) for word, group in zip((first, second), groups, strict=True)]
+    return f"{concept[0].singular} {verb[0].base} {tense} {told_of}", (texts[0], texts[1])
 
 
 def relative_pair(rng: Random, label: int) -> tuple[str, Pair]:
@@ -136,7 +137,7 @@ FAMILIES = (event_pair, event_pair, quantifier_pair, relative_pair)
 def draft(rng: Random) -> Draft:
     label = int(rng.random() * 3)
     key, pair = pick(rng, FAMILIES)(rng, label)
-    return f"{key} {label}", lambda: [(*pair, label)]
+    return key, lambda: [(*pair, label)]
 
 
 STREAM = TextStream("entailment", ("text", "text2"), draft)
