@@ -32,14 +32,20 @@ class Engine(Protocol):
 
 
 class LocalEngine:
-    """The engine of this process. Its imports take seconds (torch), so they happen in `prepare`."""
+    """The engine of this process. Its imports take seconds (torch), so they happen in `prepare`.
+
+    One call at a time: transformers fills its modules lazily, and two threads that do so at once break each other.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._catalogue: dict[str, Any] | None = None
 
     def prepare(self) -> None:
-        self.catalogue()
+        with self._lock:
+            self.catalogue()
+            self.check(ComparisonSpec(methods=(MethodSpec(id="lora"),)))
+            self.budget("tiny-text", [MethodSpec(id="lora")])
 
     def catalogue(self) -> dict[str, Any]:
         with self._lock:
@@ -48,19 +54,22 @@ class LocalEngine:
             return self._catalogue
 
     def resolve(self, spec: MethodSpec) -> BaseModel:
-        from peft_core.methods import resolve
+        with self._lock:
+            from peft_core.methods import resolve
 
-        return resolve(spec)
+            return resolve(spec)
 
     def check(self, spec: ComparisonSpec) -> None:
-        from peft_core.training import check
+        with self._lock:
+            from peft_core.training import check
 
-        check(spec)
+            check(spec)
 
     def budget(self, model: str, methods: Sequence[MethodSpec]) -> list[dict[str, Any]]:
-        from peft_core.budget import budget
+        with self._lock:
+            from peft_core.budget import budget
 
-        return budget(model, methods)
+            return budget(model, methods)
 
 
 def _catalogue() -> dict[str, Any]:

@@ -58,8 +58,9 @@ def answer(data: Any, status: int = 200) -> Response:
     return Response(body, status, media_type="application/json", headers={"Cache-Control": "no-store"})
 
 
-def refused(errors: list[dict[str, str]], status: int = 422) -> Response:
-    return answer({"errors": errors}, status)
+def refused(errors: list[dict[str, str]]) -> Response:
+    """A refusal is an answer like any other (200): a browser writes every 4xx into its console as an error."""
+    return answer({"errors": errors})
 
 
 async def answered(work: Callable[[], Any]) -> Response:
@@ -71,9 +72,7 @@ async def answered(work: Callable[[], Any]) -> Response:
     except InputError as error:
         return refused([{"field": error.field, "message": str(error)}])
     except Refused as error:
-        return refused([{"field": "", "message": str(error)}], 503)
-    except KeyError as error:
-        return refused([{"field": "id", "message": f"There is no comparison {error.args[0]!r}."}], 404)
+        return refused([{"field": "", "message": str(error)}])
 
 
 class Handlers:
@@ -103,8 +102,8 @@ class Handlers:
             name, media, text = await asyncio.to_thread(
                 self._service.download, query.get("id", ""), query.get("format", "json"), query.get("reference")
             )
-        except (InputError, KeyError) as error:
-            return refused([{"field": "format", "message": str(error)}], 404)
+        except InputError as error:
+            return answer({"errors": [{"field": error.field, "message": str(error)}]}, 404)
         return Response(text, media_type=media, headers={"Content-Disposition": f'attachment; filename="{name}"'})
 
     async def budget(self, request: Request) -> Response:

@@ -27,7 +27,8 @@ def points(page: Page, name: str, trace: int = LINE) -> int:
 
 def wait_for_points(page: Page, name: str, more_than: int, trace: int = LINE) -> int:
     page.wait_for_function(
-        f"document.querySelector('[data-chart={name}] .rl-plot')?.data?.[{trace}].x.length > {more_than}", timeout=40_000
+        f"document.querySelector('[data-chart={name}] .rl-plot')?.data?.[{trace}].x.length > {more_than}",
+        timeout=40_000,
     )
     return points(page, name, trace)
 
@@ -141,3 +142,7 @@ def test_a_narrow_window_has_no_sideways_scrolling(app: App, visitor: Visitor, w
         summary.click()
     expect(page.locator(".rl-form button[type=submit]")).to_be_visible(timeout=30_000)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    for box in (".rl-side", ".rl-form", ".rl-shown"):
+        assert page.evaluate(
+            "(box) => { const e = document.querySelector(box); return e.scrollWidth <= e.clientWidth }", box
+        )

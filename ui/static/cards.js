@@ -13,11 +13,11 @@ export function liveFigures(shown, look) {
     runs,
     row,
     scored: row && has(row.mean) ? row.n : names.filter((name) => has(points.last(name, "eval", "score"))).length,
-    score: row && has(row.mean) ? row.mean : points.lastMean(names, "eval", "score"),
+    score: row && has(row.mean) ? row.mean : points.end(names, "eval", "score"),
     std: row?.std ?? null,
     final: Boolean(row && has(row.mean)),
-    effective: points.lastMean(names, "rank", "effective"),
-    numerical: points.lastMean(names, "rank", "numerical"),
+    effective: points.end(names, "rank", "effective"),
+    numerical: points.end(names, "rank", "numerical"),
     trainable: row?.trainable ?? shown.trainable.get(look.label) ?? active,
     active,
     nominal: points.lastMean(names, "step", "adapter_flops_nominal"),
@@ -61,19 +61,19 @@ export class Cards {
       card.score.textContent = has(live.score) ? `${fixed(live.score)}${has(live.std) ? " ± " + fixed(live.std) : ""}` : "";
       card.score.title = has(live.score) ? `${shown.metric}, ${live.final ? "mean of" : "last evaluation, mean of"} ${live.scored} seed(s)` : "";
       const entries = [
-        ["rank, effective", fixed(live.effective, 1)],
-        ["rank, numerical", fixed(live.numerical, 1)],
-        ["trainable", whole(live.trainable)],
-        ["active", whole(live.active)],
-        ["FLOPs, nominal", short(live.nominal)],
-        ["FLOPs, executed", short(live.executed)],
-        ["state", states(live.runs)],
-        ["time", duration(live.seconds)],
+        ["eff. rank", fixed(live.effective, 1), "effective rank of the weight update, mean over layers and seeds"],
+        ["num. rank", fixed(live.numerical, 1), "numerical rank of the weight update, mean over layers and seeds"],
+        ["trainable", whole(live.trainable), "trainable parameters, head left out"],
+        ["active", whole(live.active), "trainable parameters in use at the last step, head left out"],
+        ["nom. FLOPs", short(live.nominal), "the adapter's FLOPs so far, non-zeros only"],
+        ["exec. FLOPs", short(live.executed), "the adapter's FLOPs so far, as they ran"],
+        ["state", states(live.runs), "of this method's runs"],
+        ["time", duration(live.seconds), "of training, mean over seeds, evaluations left out"],
       ];
       const texts = entries.flat().join("|");
       if (card.texts === texts) continue;
       card.texts = texts;
-      card.figures.replaceChildren(...entries.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
+      card.figures.replaceChildren(...entries.map(([name, value, help]) => h("div", { title: help }, h("dt", {}, name), h("dd", {}, value))));
     }
   }
 }
@@ -103,6 +103,7 @@ export function drawBars(root, shown) {
 function barRows(look, figures, keys, largest, format) {
   return keys.map(([key, name], place) => {
     const fill = h(`i${place ? ".rl-hatched" : ""}`);
+    if (has(figures[key])) fill.className += " rl-some";
     fill.style.cssText = `width:${largest ? (100 * (figures[key] ?? 0)) / largest : 0}%;--rl-colour:${look.colour}`;
     const text = name ? `${name} ` : "";
     return h("div.rl-barrow", { title: look.label }, h("span.rl-barname", {}, place ? "" : look.label), h("span.rl-barline", {}, fill), h("span.rl-barvalue", {}, `${text}${format(figures[key])}`));

@@ -28,6 +28,9 @@ export class Chart {
       this.visible = entries.at(-1).isIntersecting;
       if (this.visible && this.pending) this.draw(this.pending);
     }, { rootMargin: "200px" }).observe(figure);
+    new ResizeObserver(() => {
+      if (this.drawn && this.plot.clientHeight !== this.drawn.height) this.draw(this.drawn.job);
+    }).observe(this.plot);
   }
 
   /** lines: [{look, curve, hidden}]; guides: [{text, y}]; view: {axis, yTitle, log, revision, empty}. */
@@ -37,6 +40,7 @@ export class Chart {
       return;
     }
     this.pending = null;
+    this.drawn = { job, height: this.plot.clientHeight };
     const { lines, guides, view } = job;
     const drawn = lines.some((line) => line.curve.x.length);
     this.note.textContent = drawn ? "" : view.empty;
@@ -55,7 +59,7 @@ export class Chart {
     const axis = { gridcolor: colours.grid, zeroline: false, automargin: true, tickfont: { size: 11 }, linecolor: colours.grid };
     const title = (text) => ({ text, font: { size: 11, color: colours.soft }, standoff: 6 });
     return {
-      height: 268,
+      autosize: true,
       margin: { l: 48, r: 14, t: 10, b: 38 },
       font: { family: "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", size: 12, color: colours.text },
       paper_bgcolor: "rgba(0,0,0,0)",

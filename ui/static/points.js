@@ -58,7 +58,14 @@ export class Points {
     return mean(runs.map((run) => this.last(run, part, column)).filter(has));
   }
 
-  /** The last common figure of a step column: the mean over the runs that have one. */
+  /** The mean at the last step that any of the runs has reported: where their curve ends. */
+  end(runs, part, column) {
+    const known = runs.map((run) => this.runs.get(run)?.[part]).filter((columns) => columns?.step?.length);
+    const last = Math.max(...known.map((columns) => columns.step.at(-1)));
+    return mean(known.filter((columns) => columns.step.at(-1) === last).map((columns) => columns[column].at(-1)).filter(has));
+  }
+
+  /** Mean and range over the runs at every step that one of them has reached. */
   curve(runs, part, column, axis, smoothing = 0) {
     const known = runs.map((run) => this.runs.get(run)).filter((run) => run && run[part].step?.length);
     const longest = Math.max(0, ...known.map((run) => run[part].step.at(-1)));

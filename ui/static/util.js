@@ -24,7 +24,8 @@ export class Refusal extends Error {
 
 export async function read(response) {
   const data = await response.json();
-  if (!response.ok) throw new Refusal(data.errors || [{ field: "", message: data.detail || "The server refused." }]);
+  if (data?.errors) throw new Refusal(data.errors);
+  if (!response.ok) throw new Refusal([{ field: "", message: data?.detail || "The server refused." }]);
   return data;
 }
 

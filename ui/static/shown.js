@@ -1,0 +1,165 @@
+// How the comparison shown is drawn: facts, progress, charts, cards, bars, table. It asks the server nothing.
+
+import { Cards, drawBars } from "./cards.js";
+import { Chart } from "./charts.js";
+import { Table } from "./table.js";
+import { duration, h, has, words } from "./util.js";
+
+const RANK_TITLES = { effective: "effective rank", numerical: "numerical rank", stable: "stable rank" };
+const FORMATS = { csv: "CSV", json: "JSON", md: "Markdown", tex: "LaTeX", html: "Report" };
+
+export class Drawing {
+  constructor(root) {
+    this.find = (selector) => root.querySelector(selector);
+    this.shown = null;
+    this.hidden = new Set();
+    this.settings = { axis: "step", measure: "effective", smoothing: 0.8, log: false, paused: false };
+    this.cards = new Cards(this.find(".rl-cards"), (label, hide) => this.toggle(label, hide));
+    this.table = new Table(this.find(".rl-table"));
+    this.charts = {};
+    for (const figure of root.querySelectorAll("[data-chart]")) this.charts[figure.dataset.chart] = new Chart(figure);
+  }
+
+  /** Another comparison: everything that stays the same while it runs. */
+  open(shown) {
+    this.shown = shown;
+    this.hidden = new Set([...this.hidden].filter((label) => shown.labels.some((look) => look.label === label)));
+    this.cards.build(shown.labels, this.hidden);
+    this.fixedParts();
+  }
+
+  set(change) {
+    Object.assign(this.settings, change);
+    this.draw();
+  }
+
+  toggle(label, hide) {
+    if (hide) this.hidden.add(label);
+    else this.hidden.delete(label);
+    this.drawCharts();
+  }
+
+  fixedParts() {
+    const { shown } = this;
+    const select = this.find(".rl-recent");
+    if (![...select.options].some((option) => option.value === shown.id)) select.prepend(h("option", { value: shown.id }, shown.title));
+    select.value = shown.id;
+    this.find(".rl-command").textContent = shown.command;
+    this.find(".rl-reference").replaceChildren(...shown.labels.map((look) => h("option", { value: look.label }, look.label)));
+    this.find('[data-chart="score"] .rl-title').textContent = words(shown.metric ?? "score");
+    this.downloads();
+  }
+
+  downloads() {
+    const reference = this.find(".rl-reference").value;
+    const link = ([format, name]) => h("a", { href: `ranklab/download?${new URLSearchParams({ id: this.shown.id, format, reference })}`, download: "" }, name);
+    this.find(".rl-downloads").replaceChildren(...Object.entries(FORMATS).map(link));
+  }
+
+  status() {
+    const { shown } = this;
+    const state = this.find(".rl-state");
+    state.dataset.state = shown.state;
+    state.textContent = shown.shipped ? "shipped example" : shown.queue_place && shown.state === "queued" ? `queued, place ${shown.queue_place}` : shown.state;
+    this.find(".rl-meta").textContent = this.meta();
+    const progress = this.find(".rl-progress");
+    const percent = Math.round(100 * shown.progress);
+    progress.hidden = shown.ended;
+    progress.setAttribute("aria-valuenow", percent);
+    progress.firstElementChild.style.width = `${percent}%`;
+    this.find(".rl-again").hidden = !shown.ended;
+    this.find(".rl-again").disabled = false;
+    this.find(".rl-stop").hidden = shown.ended;
+    this.find(".rl-stop").disabled = shown.state === "stopping";
+    this.find(".rl-resume").hidden = shown.shipped || !["cancelled", "interrupted", "failed"].includes(shown.state);
+    this.find('[data-chart="score"] .rl-title').textContent = words(shown.metric ?? "score");
+    this.find(".rl-frozen").replaceChildren(...frozen(shown));
+  }
+
+  meta() {
+    const { shown } = this;
+    const device = deviceOf(shown);
+    const parts = [
+      shown.shipped ? `measured on ${device}` : device ? `on ${device}` : "",
+      `seeds ${shown.spec.seeds.join(", ")}`,
+      shown.ended ? `${shown.created.slice(0, 16).replace("T", " ")} UTC` : `${Math.round(100 * shown.progress)} %`,
+      !shown.ended && has(shown.eta_seconds) ? `about ${duration(shown.eta_seconds)} left` : "",
+    ];
+    return parts.filter(Boolean).join(" · ");
+  }
+
+  draw() {
+    if (!this.shown) return;
+    this.drawCharts();
+    this.cards.update(this.shown);
+    drawBars(this.find(".rl-bars"), this.shown);
+    this.table.draw(this.shown);
+    this.failures();
+  }
+
+  drawCharts() {
+    if (this.settings.paused || !this.shown?.labels) return;
+    const { shown, settings } = this;
+    const [axis, revision] = [settings.axis, shown.id];
+    const baseline = has(shown.baseline) ? [{ text: "baseline", y: shown.baseline }] : [];
+    const metric = words(shown.metric ?? "score");
+    const first = this.firstEvaluation();
+    const job = (part, column, smoothing, guides, view) => ({ lines: this.lines(part, column, smoothing), guides, view: { axis, revision, ...view } });
+    this.charts.score.draw(job("eval", "score", 0, baseline, { yTitle: metric, empty: this.waiting(first) }));
+    this.charts.loss.draw(job("step", "loss", settings.smoothing, [], { yTitle: "loss", log: settings.log, empty: this.waiting("The first point comes at step 1.") }));
+    this.charts.rank.draw(job("rank", settings.measure, 0, this.guides(), { yTitle: RANK_TITLES[settings.measure], tozero: true, empty: this.waiting(`The rank is measured at every evaluation, for methods that change weights by a low-rank update. ${first}`) }));
+  }
+
+  lines(part, column, smoothing) {
+    return this.shown.labels.map((look) => {
+      const runs = this.shown.runs.filter((run) => run.label === look.label).map((run) => run.run);
+      const curve = this.shown.points.curve(runs, part, column, this.settings.axis, smoothing);
+      return { look, curve, hidden: this.hidden.has(look.label) };
+    });
+  }
+
+  guides() {
+    const found = new Map();
+    for (const look of this.shown.labels) {
+      if (this.hidden.has(look.label)) continue;
+      for (const [text, y] of Object.entries(this.shown.guides[look.label] ?? {})) found.set(text, y);
+    }
+    return [...found].map(([text, y]) => ({ text, y }));
+  }
+
+  firstEvaluation() {
+    const next = this.shown.first_evaluation;
+    return `The first point comes with the evaluation before the first step${has(next) ? `, the next at step ${next}` : ""}.`;
+  }
+
+  /** Why a chart is empty. */
+  waiting(first) {
+    const { shown } = this;
+    if (shown.state === "queued") return shown.queue_place ? `Waiting in the queue, place ${shown.queue_place}. ${first}` : `Waiting to start. ${first}`;
+    if (shown.state === "failed") return "Every run failed before its first point.";
+    return shown.ended ? `Nothing was recorded: ${shown.state} before its first point.` : first;
+  }
+
+  failures() {
+    const failed = this.shown.runs.filter((run) => run.error);
+    const colour = (run) => this.shown.labels.find((look) => look.label === run.label)?.colour;
+    this.find(".rl-failures").replaceChildren(...failed.map((run) => {
+      const item = h("li", {}, h("strong", {}, `${run.label}, seed ${run.seed}, ${run.state}: `), run.error);
+      item.style.borderColor = colour(run);
+      return item;
+    }));
+  }
+}
+
+function deviceOf(shown) {
+  const { device, device_name: name, threads, cores } = shown.environment;
+  const kind = device || shown.plan.device || "";
+  const count = kind === "cpu" ? shown.plan.threads || threads || cores : null;
+  return [name || kind, name && kind ? `(${kind}${count ? `, ${count} threads` : ""})` : ""].filter(Boolean).join(" ");
+}
+
+function frozen(shown) {
+  const configs = Object.fromEntries(shown.runs.map((run) => [run.label, run.config]));
+  const parts = { comparison: shown.spec, "every option of each method": configs, plan: shown.plan, environment: shown.environment };
+  return Object.entries(parts).map(([name, value]) => h("div", {}, h("h4", {}, name), h("pre", { tabindex: "0" }, JSON.stringify(value, null, 2))));
+}
