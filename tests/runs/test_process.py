@@ -73,7 +73,9 @@ def test_the_spare_worker_is_used_and_replaced(tmp_path):
 def test_a_spare_worker_that_died_is_not_used(tmp_path):
     with supervise(tmp_path) as supervisor:
         until(lambda: len(supervisor.processes()) == 1)
-        os.kill(supervisor.processes()[0], signal.SIGKILL)
+        (spare,) = supervisor.processes()
+        os.kill(spare, signal.SIGKILL)
+        until(lambda: spare not in supervisor.processes())
         comparison_id = supervisor.submit(comparison())
         assert supervisor.wait(comparison_id, 15)
         assert states(supervisor.view(comparison_id)) == [RunState.FINISHED] * 2
