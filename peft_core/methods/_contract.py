@@ -136,7 +136,7 @@ class Attached:
         self.load_extra_state: Callable[[dict[str, Any]], None] | None = None
         self.updates: Callable[[], list[WeightUpdate]] = list
         self._hooks: list[tuple[str, _surgery.Hook]] = []
-        self._unions: dict[str, WeightTransform] = {}
+        self._kept: dict[str, Callable[[], Tensor | None]] = {}
 
     # --- building ---
 
@@ -155,14 +155,25 @@ class Attached:
                 self.before_step.append(draw)
 
     def add_tensor(
-        self, module: str, role: str, transform: WeightTransform | None, site: str, in_product: bool
+        self,
+        module: str,
+        role: str,
+        transform: WeightTransform | None,
+        site: str,
+        in_product: bool,
+        kept: Callable[[], Tensor | None] | None = None,
     ) -> None:
-        """Counts a parameter `role` of a module; `transform` says which of its values any mask keeps."""
+        """Counts a parameter `role` of a module.
+
+        Args:
+            transform: says which of its values any mask keeps.
+            kept: bool mask of the values worth storing now, where that is fewer than the transform keeps.
+        """
         parameter = self.modules[module].get_parameter(role)
         rows, cols = (parameter.shape[0], 1) if parameter.dim() == 1 else tuple(parameter.shape)
         count = parameter.numel()
         if transform is not None:
-            self._unions[f"adapter.{module}.{role}"] = transform
+            self._kept[f"adapter.{module}.{role}"] = kept or transform.union
         self.counts.append(
             TensorCount(
                 name=f"{module}.{role}",
@@ -220,6 +231,7 @@ class Attached:
             f"adapter.{name}.{role}": parameter
             for name, module in self.modules.items()
             for role, parameter in module.named_parameters()
+            if parameter.requires_grad
         }
         own |= {f"backbone.{name}": parameter for name, parameter in self.overrides.items()}
         return own | {f"head.{name}": parameter for name, parameter in self.head.items()}
@@ -227,6 +239,15 @@ class Attached:
     def active_parameters(self) -> int:
         """Trainable adapter parameters now: values that some mask keeps, head left out."""
         return self.count_active() if self.count_active else sum(count.kept for count in self.counts)
+
+    def persistent_buffers(self) -> dict[str, Tensor]:
+        """Buffers of the modules that a checkpoint must hold, by name."""
+        return {
+            f"{name}.{buffer}": value
+            for name, module in self.modules.items()
+            for buffer, value in module.state_dict(keep_vars=True).items()
+            if not isinstance(value, nn.Parameter)
+        }
 
     @property
     def trains_matrices(self) -> bool:
@@ -254,9 +275,8 @@ class Attached:
         for name, parameter in self.trainable().items():
             if name.startswith("head."):
                 continue
-            union = self._union(name)
-            value = parameter.detach()
-            tensors[name.partition(".")[2]] = (value[union] if union is not None else value).contiguous().cpu()
+            kept, value = self._mask_of(name), parameter.detach()
+            tensors[name.partition(".")[2]] = (value[kept] if kept is not None else value).contiguous().cpu()
         return self.pack(tensors) if self.pack else tensors
 
     def stored_head(self) -> dict[str, Tensor]:
@@ -276,21 +296,26 @@ class Attached:
         if odd:
             raise InputError("adapter", odd[0], "its tensors must be exactly those of the method and its options")
         with torch.no_grad():
-            for name, value in given.items():
-                union = self._union(name)
-                expected = int(union.sum()) if union is not None else targets[name].numel()
-                if value.numel() != expected:
-                    raise InputError("adapter", name, f"it must hold {expected} values, not {value.numel()}")
-                if union is None:
-                    targets[name].copy_(value)
-                else:
-                    targets[name].zero_()[union] = value.to(targets[name].device)
+            for name in sorted(given, key=self._kept.__contains__):
+                self._load(name, targets[name], given[name])
+
+    def _load(self, name: str, target: Tensor, value: Tensor) -> None:
+        kept = self._mask_of(name)
+        expected = int(kept.sum()) if kept is not None else target.numel()
+        if value.numel() != expected:
+            raise InputError("adapter", name, f"it must hold {expected} values, not {value.numel()}")
+        if kept is None:
+            target.copy_(value)
+        else:
+            target.zero_()[kept] = value.to(target.device)
 
     def _full_name(self, name: str) -> str:
         return f"adapter.{name}" if f"adapter.{name}" in self.trainable() else f"backbone.{name}"
 
-    def _union(self, name: str) -> Tensor | None:
-        return self._unions[name].union() if name in self._unions else None
+    def _mask_of(self, name: str) -> Tensor | None:
+        """bool mask, of the parameter's shape, of the values worth storing; None for all."""
+        kept = self._kept[name]() if name in self._kept else None
+        return kept.expand_as(self.trainable()[name]) if kept is not None else None
 
 
 class Attach(Protocol):

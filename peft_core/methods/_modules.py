@@ -59,10 +59,11 @@ class KeyedDropout(nn.Module):
 
 
 class LowRank(nn.Module):
-    """y += s * sum_i (B * m_Bi)(A * m_Ai) x, with one A (r, in) and one B (out, r) (LoRA; CapaBoost, eq. 3).
+    """y += s * sum_i (B * m_Bi) diag(g) (A * m_Ai) x, with one A (r, in), one B (out, r), and g (r) where there is one.
 
-    The d branches run as one pair of products over the concatenated factors, (d r, in) and (out, d r).
-    A ~ U(-bound, bound), B = 0.
+    The d branches run as one pair of products over the concatenated factors, (d r, in) and (out, d r). Without a gate
+    it is LoRA's pair (CapaBoost, eq. 3, where d > 1); with one it is the triple of AdaLoRA or the gated pair of SoRA.
+    A direction whose gate is zero adds nothing, but its gate still has a gradient.
     """
 
     def __init__(
@@ -70,36 +71,60 @@ class LowRank(nn.Module):
         a: WeightTransform,
         b: WeightTransform,
         initial_a: Tensor,
-        out_features: int,
+        initial_b: Tensor,
         scale: float,
         dropout: KeyedDropout,
+        initial_gate: Tensor | None = None,
     ) -> None:
         super().__init__()
-        self.A = nn.Parameter(initial_a)
-        self.B = nn.Parameter(torch.zeros(out_features, initial_a.shape[0]))
+        self.A, self.B = nn.Parameter(initial_a), nn.Parameter(initial_b)
+        self.gate = nn.Parameter(initial_gate) if initial_gate is not None else None
         self.mask_A, self.mask_B = a, b
         self.scale, self.dropout = scale, dropout
 
     def right(self) -> Tensor:
-        """(d r, in): the masked copies of A, one below the other."""
-        return self.mask_A(self.A).flatten(0, 1)
+        """(d r, in): the masked copies of A, one below the other, gated."""
+        right = self.mask_A(self.A)
+        return (right if self.gate is None else right * self.gate.unsqueeze(1)).flatten(0, 1)
 
     def left(self) -> Tensor:
         """(out, d r): the masked copies of B, one beside the other."""
         return self.mask_B(self.B).transpose(0, 1).flatten(1, 2)
 
     def factors(self) -> tuple[Tensor, Tensor]:
-        """left (out, d r) and right (d r, in) with left @ right the weight update, scale included."""
+        """left (out, d r) and right (d r, in) with left @ right the weight update, scale and gate included."""
         return self.left() * self.scale, self.right()
+
+    def alive(self) -> Tensor | None:
+        """bool (r,): directions whose gate is not zero; None without a gate."""
+        return None if self.gate is None else self.gate.detach() != 0
+
+    def kept_a(self) -> Tensor | None:
+        """bool (r, in): values of A that some mask and the gate keep; None for all."""
+        return _both(self.mask_A.union(), self.alive(), 1)
+
+    def kept_b(self) -> Tensor | None:
+        """bool (out, r): values of B that some mask and the gate keep; None for all."""
+        return _both(self.mask_B.union(), self.alive(), 0)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in) to the update's output (..., out)."""
         if self.training and self.dropout.probability and self.mask_A.copies > 1:
-            a, b = self.mask_A(self.A), self.mask_B(self.B)
-            parts = [F.linear(F.linear(self.dropout(x, i), a[i]), b[i]) for i in range(self.mask_A.copies)]
+            right, left = self.right().unflatten(0, (-1, len(self.A))), self.mask_B(self.B)
+            parts = [
+                F.linear(F.linear(self.dropout(x, i), a), b) for i, (a, b) in enumerate(zip(right, left, strict=True))
+            ]
             return torch.stack(parts).sum(0) * self.scale
         y = F.linear(F.linear(self.dropout(x), self.right()), self.left())
         return y if self.scale == 1 else y * self.scale
+
+
+def _both(union: Tensor | None, alive: Tensor | None, axis: int) -> Tensor | None:
+    """What a union over masks (rows, cols) and a choice of directions along an axis both keep."""
+    if alive is None:
+        return union
+    directions = alive.unsqueeze(axis)
+    return directions & union if union is not None else directions
 
 
 class Bottleneck(nn.Module):

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from peft_core.methods._contract import Attached, BoostableConfig
 from peft_core.methods._gradient_mask import GradientMask
-from peft_core.methods._low_rank import attach_low_rank
+from peft_core.methods._low_rank import Start, attach_low_rank
 from peft_core.methods._modules import LowRank
 from peft_core.methods._orthogonality import squared_penalty, unsquared_penalty
 from peft_core.records import Backbone, Frozen, InputError
@@ -42,7 +42,7 @@ def attach_regularised(
     Raises:
         InputError: more directions than the rank.
     """
-    attached = attach_low_rank(backbone, config, generator, config.boost, a_std=A_STD)
+    attached = attach_low_rank(backbone, config, generator, config.boost, Start(a_std=A_STD))
     pairs = {name: module for name, module in attached.modules.items() if isinstance(module, LowRank)}
     if orthogonal is not None:
         penalty = squared_penalty if orthogonal.squared else unsquared_penalty

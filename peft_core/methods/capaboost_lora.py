@@ -17,7 +17,7 @@ import torch
 from pydantic import Field
 
 from peft_core.methods._contract import Attached, BoostedConfig, LowRankConfig, Method
-from peft_core.methods._low_rank import attach_low_rank
+from peft_core.methods._low_rank import Start, attach_low_rank
 from peft_core.records import Backbone
 
 
@@ -30,7 +30,7 @@ class Config(LowRankConfig, BoostedConfig):
 
 def attach(backbone: Backbone, config: Config, generator: torch.Generator) -> Attached:
     """A masked, tied low-rank pair at every site."""
-    return attach_low_rank(backbone, config, generator, config.boost, config.a_bound)
+    return attach_low_rank(backbone, config, generator, config.boost, Start(a_bound=config.a_bound))
 
 
 METHOD = Method(

@@ -109,6 +109,7 @@ class Run:
             return
         tensors: dict[str, Tensor] = {f"parameter.{name}": parameter for name, parameter in self.parameters.items()}
         tensors |= optimizer_tensors(self.optimizer, self.parameters)
+        tensors |= {f"buffer.{name}": value for name, value in self.attached.persistent_buffers().items()}
         tensors |= {f"best.{name}": value for name, value in self.best_tensors.items()}
         state: dict[str, Any] = {
             "seconds": self.seconds,
@@ -130,6 +131,8 @@ class Run:
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(checkpoint.tensors[f"parameter.{name}"])
+            for name, buffer in self.attached.persistent_buffers().items():
+                buffer.copy_(checkpoint.tensors[f"buffer.{name}"])
         load_optimizer_tensors(self.optimizer, self.parameters, checkpoint.tensors)
         self.step, self.seconds = checkpoint.step, state["seconds"]
         self.flops, self.executed, self.nominal = state["flops"]

@@ -45,7 +45,7 @@ def test_training_equals_tied_copies_with_summed_gradients(d, sparsity):
     boost = BoostConfig(d=d, sparsity=sparsity)
     masks = [MaskedCopies(shape, boost, "s", role, 0) for shape, role in (((4, 24), "A"), ((24, 4), "B"))]
     start = torch.randn(4, 24, generator=generator, dtype=torch.float64) * 0.2
-    module = LowRank(*masks, start.clone(), 24, 1.0, KeyedDropout(0.0)).double()
+    module = LowRank(*masks, start.clone(), torch.zeros(24, 4), 1.0, KeyedDropout(0.0)).double()
     oracle = TiedCopies(start, torch.zeros(24, 4, dtype=torch.float64), masks[0].masks, masks[1].masks, 1e-2)
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-2, weight_decay=0.01)
     for _ in range(20):
