@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
-from typing import Any
 
 import gradio as gr
 
@@ -75,7 +75,9 @@ def launch(host: str | None = None, port: int | None = None) -> None:
 
 
 def _wait() -> None:
-    stopped: Any = threading.Event()
+    """Until Ctrl-C or SIGTERM."""
+    stopped = threading.Event()
+    signal.signal(signal.SIGTERM, lambda _number, _frame: stopped.set())
     try:
         while not stopped.wait(1.0):
             pass
