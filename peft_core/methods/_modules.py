@@ -95,6 +95,15 @@ class LowRank(nn.Module):
         """left (out, d r) and right (d r, in) with left @ right the weight update, scale and gate included."""
         return self.left() * self.scale, self.right()
 
+    def active_parameters(self) -> int:
+        """Values of the directions that are alive and that some mask keeps, their gates included."""
+        alive = self.alive()
+        gates = 0 if alive is None else int(alive.sum())
+        kept = ((self.kept_a(), self.A), (self.kept_b(), self.B))
+        return gates + sum(
+            int(mask.expand_as(tensor).sum()) if mask is not None else tensor.numel() for mask, tensor in kept
+        )
+
     def alive(self) -> Tensor | None:
         """bool (r,): directions whose gate is not zero; None without a gate."""
         return None if self.gate is None else self.gate.detach() != 0

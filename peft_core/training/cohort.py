@@ -130,6 +130,7 @@ def _start(
     notice: Notice,
 ) -> Run | None:
     """Attaches a run's method; None where that failed and was reported."""
+    notice({"active": spec.run})
     try:
         config = resolve(spec.method)
         attached = get_method(spec.method.id).attach(backbone, config, torch.Generator().manual_seed(spec.seed))
@@ -137,6 +138,8 @@ def _start(
         run = Run(spec, config, attached, data, order, folder)
         if resume:
             _resume(run, notice)
+    except torch.AcceleratorError:
+        raise
     except FAILURES as error:
         emit(StateRecord(run=spec.run, step=0, state=RunState.FAILED, error=reason(error)))
         return None
@@ -172,6 +175,8 @@ def _take_turn(turn: _Turn, base: float | None, emit: Emit, notice: Notice, stop
                 return False
             emit(record)
         return True
+    except torch.AcceleratorError:
+        raise
     except FAILURES as error:
         logger.warning("run %s failed at step %d", run.spec.run, run.step, exc_info=True)
         emit(StateRecord(run=run.spec.run, step=run.step, state=RunState.FAILED, error=reason(error)))
@@ -179,7 +184,8 @@ def _take_turn(turn: _Turn, base: float | None, emit: Emit, notice: Notice, stop
 
 
 FAILURES = (RunFailure, InputError, RuntimeError, MemoryError, OSError)
-"""What ends one run and leaves the others alone. Anything else is a defect and ends the worker."""
+"""What ends one run and leaves the others alone. Anything else ends the worker: a defect, or a device assert, after
+which the device answers nobody in this process."""
 
 
 def reason(error: BaseException) -> str:

@@ -1,0 +1,173 @@
+"""AdaLoRA and SoRA: budgets, thresholds, revival, and what is left in the end."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from peft_core.methods._importance import Importance, below_threshold
+from peft_core.methods.adalora import Config, Schedule
+from peft_core.methods.sora import soft_threshold
+from peft_core.records import InputError
+from tests.conftest import batch_for, miniature
+from tests.methods.test_contract import attach, loss_of
+
+
+def run_steps(attached, steps: int, total: int | None = None, rate: float = 1e-2):
+    """Training steps with all hooks; yields the step after each."""
+    for hook in attached.on_start:
+        hook(total or steps)
+    optimizer = torch.optim.AdamW(attached.trainable().values(), lr=rate, fused=True)
+    for step in range(steps):
+        attached.train()
+        loss = loss_of(attached) + (attached.penalty() if attached.penalty else 0)
+        loss.backward()
+        for hook in attached.before_update:
+            hook(step, optimizer)
+        optimizer.step()
+        for hook in attached.after_step:
+            hook(step, optimizer)
+        optimizer.zero_grad()
+        yield step
+
+
+@pytest.mark.parametrize(
+    ("step", "budget"),
+    # T = 100, t_i = 20, t_f = 30: cubic from 36 to 12 between steps 20 and 70
+    [(0, 36), (20, 36), (21, int(12 + 24 * (1 - 1 / 50) ** 3)), (45, 15), (70, 12), (71, 12), (99, 12)],
+)
+def test_the_budget_falls_as_a_cube(step, budget):
+    schedule = Schedule(Config(warmup=20, final=30), 100, 36, 12)
+    assert schedule.budget(step) == budget
+
+
+def test_the_budget_is_applied_at_intervals_and_at_every_step_of_the_last_phase():
+    schedule = Schedule(Config(warmup=20, final=30, interval=10), 100, 36, 12)
+    assert [step for step in range(100) if schedule.prunes(step)] == [30, 40, 50, 60, 70, *range(71, 100)]
+
+
+def test_a_schedule_without_a_middle_is_refused():
+    with pytest.raises(InputError, match="leaves no step of 10"):
+        Schedule(Config(warmup=5, final=5), 10, 4, 2)
+
+
+@pytest.mark.parametrize(
+    ("drop", "zeroed"),
+    [(0, set()), (2, {0.1, 0.2}), (3, {0.1, 0.2, 0.3}), (6, {0.1, 0.2, 0.3, 0.9, 1.0})],
+)
+def test_the_threshold_goes_over_all_maps_and_takes_ties(drop, zeroed):
+    scores = [torch.tensor([0.9, 0.1, 0.3]), torch.tensor([0.3, 1.0, 0.2])]
+    masks = below_threshold(scores, drop)
+    dropped = {round(float(value), 3) for score, mask in zip(scores, masks, strict=True) for value in score[mask]}
+    assert dropped == zeroed
+
+
+def test_importance_follows_its_recursion():
+    importance = Importance({"A": torch.Size([2])}, 0.85, 0.85)
+    smooth = uncertain = torch.zeros(2)
+    for s in (torch.tensor([1.0, 4.0]), torch.tensor([3.0, 0.0])):
+        smooth = 0.85 * smooth + 0.15 * s
+        uncertain = 0.85 * uncertain + 0.15 * (s - smooth).abs()
+        importance.update("A", s)
+    torch.testing.assert_close(importance.score("A"), smooth * uncertain)
+
+
+def test_adalora_ends_at_its_target_and_zeroes_the_same_directions_at_the_end():
+    attached = attach(miniature("roberta"), "adalora", target_rank=3, initial_rank=5, warmup=3, final=8, interval=1)
+    patterns = []
+    for step in run_steps(attached, 30):
+        gates = torch.stack([module.gate != 0 for module in attached.modules.values()])
+        patterns.append((step, gates.clone()))
+    sites = len(attached.modules)
+    last = [pattern for step, pattern in patterns if step > 22]
+    assert all(int(pattern.sum()) == 3 * sites for pattern in last)
+    assert all(torch.equal(a, b) for a, b in itertools.pairwise(last)), "frozen scores drop the same set again"
+    attached.train(False)
+    ranks = {
+        update.site: int(torch.linalg.matrix_rank(update.left.double() @ update.right.double()))
+        for update in attached.updates()
+    }
+    assert sum(ranks.values()) == 3 * sites and len(set(ranks.values())) > 1
+    stored = attached.stored()
+    for site, rank in ranks.items():
+        a, b = (stored[f"{site}.{role}"].numel() for role in ("A", "B"))
+        module = attached.modules[site]
+        assert (a, b) == (rank * module.A.shape[1], rank * module.B.shape[0])
+
+
+def test_adalora_trains_all_directions_between_prunings():
+    attached = attach(miniature("roberta"), "adalora", target_rank=2, initial_rank=4, warmup=2, final=4, interval=50)
+    steps = list(run_steps(attached, 12, total=16))
+    assert len(steps) == 12 and all((module.gate != 0).all() for module in attached.modules.values())
+
+
+@pytest.mark.parametrize(
+    ("gate", "code", "plain"),
+    [(1.0, 0.9, 0.9), (-1.0, -0.9, -0.9), (0.15, 0.0, 0.05), (-0.15, 0.0, -0.05), (0.05, 0.0, 0.0), (0.0, 0.0, 0.0)],
+)
+def test_the_soft_threshold_and_the_wider_one_of_the_code(gate, code, plain):
+    value = torch.tensor([gate])
+    assert float(soft_threshold(value, 0.1, 0.1)) == pytest.approx(plain, abs=1e-7)
+    assert float(soft_threshold(value, 0.1, 0.2)) == pytest.approx(code, abs=1e-7)
+
+
+def test_a_zero_gate_revives_and_pruning_it_changes_nothing():
+    attached = attach(miniature("roberta"), "sora", rank=4, threshold=0.0)
+    module = next(iter(attached.modules.values()))
+    for _ in run_steps(attached, 3):
+        pass
+    with torch.no_grad():
+        module.gate[1] = 0.0
+    attached.train(False)
+    batch = batch_for(attached.backbone)
+    with attached.active():
+        expected = attached.backbone.logits(batch)
+    rows, columns = module.A.detach().clone(), module.B.detach().clone()
+    with torch.no_grad():
+        module.A[1], module.B[:, 1] = 0.0, 0.0
+    with attached.active():
+        torch.testing.assert_close(attached.backbone.logits(batch), expected)
+    with torch.no_grad():
+        module.A.copy_(rows)
+        module.B.copy_(columns)
+    for _ in run_steps(attached, 1):
+        pass
+    assert module.gate[1] != 0
+
+
+def test_sora_gates_reach_exact_zeros_and_are_not_stored():
+    attached = attach(miniature("roberta"), "sora", rank=6, threshold=0.05)
+    before = attached.active_parameters()
+    for _ in run_steps(attached, 20):
+        pass
+    zeros = sum(int((module.gate == 0).sum()) for module in attached.modules.values())
+    assert zeros and attached.active_parameters() < before
+    again = attach(miniature("roberta"), "sora", rank=6, threshold=0.05)
+    again.load_stored(attached.stored(), attached.stored_head())
+    batch = batch_for(attached.backbone)
+    outputs = []
+    for one in (attached, again):
+        one.train(False)
+        with one.active():
+            outputs.append(one.backbone.logits(batch))
+    torch.testing.assert_close(*outputs)
+
+
+def test_the_gate_penalty_is_the_mean_of_all_gates():
+    attached = attach(miniature("roberta"), "sora", rank=4, gate_penalty=10.0)
+    gates = torch.cat([module.gate for module in attached.modules.values()])
+    assert float(attached.penalty().detach()) == pytest.approx(10 * float(gates.abs().mean().detach()), rel=1e-6)
+
+
+def test_a_gated_pair_is_the_plain_product():
+    attached = attach(miniature("roberta"), "sora", rank=4, **{"boost.d": 2})
+    module = next(iter(attached.modules.values()))
+    with torch.no_grad():
+        module.B.normal_()
+    x = torch.randn(5, module.A.shape[1])
+    a, b = module.mask_A.masks * module.A, module.mask_B.masks * module.B
+    plain = sum(F.linear(F.linear(x, a[i]) * module.gate, b[i]) for i in range(2))
+    torch.testing.assert_close(module(x), plain, rtol=1e-4, atol=1e-5)
