@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from peft_core.methods import _surgery
 from peft_core.methods._masks import BoostConfig, WeightTransform
-from peft_core.metrics.parameters import TensorCount
+from peft_core.metrics.parameters import SEED_BITS, TensorCount
 from peft_core.records import AdapterPlace, Backbone, Frozen, InputError, Site, SiteSelection
 
 
@@ -97,6 +97,18 @@ class Group:
     warmup: int = 0
 
 
+@dataclass(frozen=True)
+class SecondPass:
+    """Another forward pass over every micro-batch, along another route, and what the two passes add to the loss.
+
+    route: called with 1 before the second pass, with 0 after it. loss(first, second, classes): from the head outputs
+    of both passes, (rows, outputs) or (rows,), the mean over rows; classes: whether they are scores of classes.
+    """
+
+    route: Callable[[int], None]
+    loss: Callable[[Tensor, Tensor, bool], Tensor]
+
+
 StepHook = Callable[[int, torch.optim.Optimizer], None]
 
 
@@ -107,6 +119,7 @@ class Attached:
         on_start(total_steps): once, before anything else; refuses a schedule that does not fit (InputError).
         before_step(step): draws what is drawn once a step (masks, routing).
         penalty() -> Tensor: added to the task loss, once a step.
+        second_pass: another forward pass and the loss on both; the task loss is that of the first.
         after_backward, before_update, after_step (step, optimizer): after the backward pass, between clipping and the
         optimizer's step, and after that step while the gradients still stand.
         groups: parameters by name that train with a rate, decay or clock of their own. Parameters that appear or go
@@ -123,6 +136,7 @@ class Attached:
         self.head: dict[str, nn.Parameter] = {}
         self.counts: list[TensorCount] = []
         self.penalty: Callable[[], Tensor] | None = None
+        self.second_pass: SecondPass | None = None
         self.before_step: list[Callable[[int], None]] = []
         self.on_start: list[Callable[[int], None]] = []
         self.after_backward: list[StepHook] = []
@@ -141,14 +155,15 @@ class Attached:
     # --- building ---
 
     def add_at_site(self, site: Site, module: nn.Module) -> None:
-        self._add(site.name, module)
+        self.add_module(site.name, module)
         self._hooks.append((site.module, _surgery.site_hook(site, module)))
 
     def add_at_place(self, place: AdapterPlace, module: nn.Module) -> None:
-        self._add(place.name, module)
+        self.add_module(place.name, module)
         self._hooks.append((place.module, _surgery.place_hook(place, module)))
 
-    def _add(self, name: str, module: nn.Module) -> None:
+    def add_module(self, name: str, module: nn.Module) -> None:
+        """A module that the others use; one with a place in the backbone goes through the two above."""
         self.modules[name] = module.to(self.device)
         for draw in (getattr(part, "draw", None) for part in module.modules()):
             if draw is not None:
@@ -162,34 +177,35 @@ class Attached:
         site: str,
         in_product: bool,
         kept: Callable[[], Tensor | None] | None = None,
+        **differs: Any,
     ) -> None:
         """Counts a parameter `role` of a module.
 
         Args:
             transform: says which of its values any mask keeps.
             kept: bool mask of the values worth storing now, where that is fewer than the transform keeps.
+            differs: fields of the `TensorCount` that shape and transform do not tell.
         """
         parameter = self.modules[module].get_parameter(role)
-        rows, cols = (parameter.shape[0], 1) if parameter.dim() == 1 else tuple(parameter.shape)
-        count = parameter.numel()
-        if transform is not None:
-            self._kept[f"adapter.{module}.{role}"] = kept or transform.union
-        self.counts.append(
-            TensorCount(
-                name=f"{module}.{role}",
-                site=site,
-                role=role,
-                rows=rows,
-                cols=cols,
-                is_bias=parameter.dim() == 1,
-                copies=transform.copies if transform else 1,
-                kept=transform.kept if transform else count,
-                nominal_kept=transform.nominal_kept if transform else float(count),
-                multiplied=transform.multiplied if transform else count,
-                seed_bits=64 if transform is not None and transform.seeded else 0,
-                in_product=in_product,
-            )
+        rows, cols = (parameter.shape[0], 1) if parameter.dim() == 1 else tuple(parameter.shape[-2:])
+        size = parameter.numel()
+        if transform is not None or kept is not None:
+            self._kept[f"adapter.{module}.{role}"] = kept or transform.union  # type: ignore[union-attr]
+        count = TensorCount(
+            name=f"{module}.{role}",
+            site=site,
+            role=role,
+            rows=rows,
+            cols=cols,
+            is_bias=parameter.dim() == 1,
+            copies=transform.copies if transform else 1,
+            kept=transform.kept if transform else size,
+            nominal_kept=transform.nominal_kept if transform else float(size),
+            multiplied=transform.multiplied if transform else size,
+            seed_bits=SEED_BITS if transform is not None and transform.seeded else 0,
+            in_product=in_product,
         )
+        self.counts.append(replace(count, **differs))
 
     def override(self, names: tuple[str, ...]) -> None:
         """Trains own copies of these backbone parameters."""
@@ -226,13 +242,16 @@ class Attached:
         return next(self.backbone.model.parameters()).device
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        """All parameters that train, by name: ``adapter.``, ``backbone.`` and ``head.`` ones."""
-        own = {
-            f"adapter.{name}.{role}": parameter
-            for name, module in self.modules.items()
-            for role, parameter in module.named_parameters()
-            if parameter.requires_grad
-        }
+        """All parameters that train, by name: ``adapter.``, ``backbone.`` and ``head.`` ones.
+
+        One that several modules share is there once, under the first module's name.
+        """
+        first: dict[int, tuple[str, nn.Parameter]] = {}
+        for name, module in self.modules.items():
+            for role, parameter in module.named_parameters():
+                if parameter.requires_grad:
+                    first.setdefault(id(parameter), (f"adapter.{name}.{role}", parameter))
+        own = dict(first.values())
         own |= {f"backbone.{name}": parameter for name, parameter in self.overrides.items()}
         return own | {f"head.{name}": parameter for name, parameter in self.head.items()}
 

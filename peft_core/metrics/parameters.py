@@ -15,10 +15,13 @@ class TensorCount:
 
     name: unique within the method. site: the adapted site or place (shared prototypes: their own name). role: A, B,
     U, V, bias and the like. rows, cols: shape, cols = 1 for a vector.
-    copies: parallel masked uses d of the tensor. kept: exact number of values that some mask keeps. nominal_kept: the
-    same by formula, n (1 - s^d). multiplied: sum over the copies of their masks' non-zeros, what nominal FLOPs count.
-    stored_bits: bits of one kept value (a binary mask: 1). seed_bits: bits of the seed that makes the masks again; one
-    seed serves a whole method. in_product: True for a matrix that multiplies every token.
+    copies: masked uses of the tensor, parallel (d) or one a layer that shares it. kept: exact number of values that
+    some mask keeps. nominal_kept: the same by formula, n (1 - s^d). multiplied: sum over the copies of their masks'
+    non-zeros, what nominal FLOPs count.
+    stored: how many values a stored adapter holds, where other than kept: all of them train, not all are worth keeping.
+    nominal_stored: the same as a paper's formula has it.
+    stored_bits: bits of one stored value (a binary mask: 1). seed_bits: bits of the seed that makes the masks again;
+    one seed serves a whole method. in_product: True for a matrix that multiplies every token.
     """
 
     name: str
@@ -34,6 +37,18 @@ class TensorCount:
     stored_bits: int = FLOAT_BITS
     seed_bits: int = 0
     in_product: bool = True
+    stored: int | None = None
+    nominal_stored: float | None = None
+
+    @property
+    def stored_values(self) -> int:
+        """Values that a stored adapter holds of it."""
+        return self.kept if self.stored is None else self.stored
+
+    @property
+    def nominal_stored_values(self) -> float:
+        """The same by formula."""
+        return self.nominal_kept if self.nominal_stored is None else self.nominal_stored
 
 
 def trainable_parameters(counts: Iterable[TensorCount]) -> int:
@@ -53,4 +68,4 @@ def weights_and_biases(counts: Iterable[TensorCount]) -> float:
 
 def stored_parameters(counts: Iterable[TensorCount]) -> int:
     """Values that a stored adapter holds as numbers; binary masks count in bits only (`storage`)."""
-    return sum(count.kept for count in counts if count.stored_bits > 1)
+    return sum(count.stored_values for count in counts if count.stored_bits > 1)

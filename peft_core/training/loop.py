@@ -212,24 +212,37 @@ def _step(run: Run) -> StepRecord:
 
 
 def _accumulate(run: Run, rows: list[int], device: torch.device) -> tuple[float, float | None, int, int]:
-    """Forward and backward over the micro-batches. Task loss, penalty, tokens (padding included), widest row."""
+    """Forward and backward over the micro-batches. Task loss, penalty, tokens (padding included), widest row.
+
+    A second pass sees the same rows; its part of the loss counts as penalty, and its tokens count too.
+    """
     size = math.ceil(len(rows) / run.training.accumulation)
     total, penalty, tokens, width = 0.0, None, 0, 0
+    second = run.attached.second_pass
     for start in range(0, len(rows), size):
         part = rows[start : start + size]
         batch = run.data.train.batch(part, device)
         run.attached.begin_rows(run.step, start)
-        with torch.autocast(device.type, torch.bfloat16, enabled=run.training.precision == "bf16"):
-            logits = run.attached.backbone.logits(batch)
-        loss = task_loss(logits, run.data.train.labels_of(part, device), run.data.info) * (len(part) / len(rows))
+        logits, share = _logits(run, batch, device), len(part) / len(rows)
+        loss = task_loss(logits, run.data.train.labels_of(part, device), run.data.info) * share
         total += float(loss.detach())
+        if second is not None:
+            second.route(1)
+            extra = second.loss(logits, _logits(run, batch, device), run.data.info.labels is not None) * share
+            second.route(0)
+            penalty, loss = (penalty or 0.0) + float(extra.detach()), loss + extra
         if start == 0 and run.attached.penalty is not None:
             extra = run.attached.penalty()
-            penalty, loss = float(extra.detach()), loss + extra
+            penalty, loss = (penalty or 0.0) + float(extra.detach()), loss + extra
         loss.backward()
         width = max(width, _width(batch, run))
-        tokens += len(part) * _width(batch, run)
+        tokens += len(part) * _width(batch, run) * (1 if second is None else 2)
     return total, penalty, tokens, width
+
+
+def _logits(run: Run, batch: dict[str, Tensor], device: torch.device) -> Tensor:
+    with torch.autocast(device.type, torch.bfloat16, enabled=run.training.precision == "bf16"):
+        return run.attached.backbone.logits(batch)
 
 
 def _width(batch: dict[str, Tensor], run: Run) -> int:

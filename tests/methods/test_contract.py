@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from peft_core.backbones import initial_head
 from peft_core.methods import Attached, list_methods, resolve
+from peft_core.metrics.storage import seed_bits, stored_bits
 from peft_core.records import InputError, MethodSpec
 from tests.conftest import MINIATURES, batch_for, miniature
 
@@ -18,6 +21,9 @@ OPTIONS = {
     "capaboost_pfeiffer": {"bottleneck": 4},
     "adapter_houlsby": {"bottleneck": 4},
     "capaboost_houlsby": {"bottleneck": 4},
+    "propetl_lora": {"rank": 4},
+    "propetl_pfeiffer": {"bottleneck": 4},
+    "adamix": {"bottleneck": 4},
 }
 MATRIX = [(method.id, family) for method in list_methods() for family in MINIATURES]
 
@@ -131,13 +137,16 @@ def test_equal_seeds_start_equal_and_others_do_not(method_id):
 
 
 @pytest.mark.parametrize("method_id", [method.id for method in list_methods()])
-def test_what_is_counted_is_what_trains(method_id):
+def test_what_is_counted_is_what_trains_and_what_is_stored(method_id):
     attached = attach(miniature("roberta"), method_id)
     take_steps(attached, 1)
     attached.train()
     loss_of(attached).backward()
-    stored = sum(value.numel() for value in attached.stored().values())
-    assert stored == attached.active_parameters() == sum(count.kept for count in attached.counts)
+    gradients = [p.grad for n, p in attached.trainable().items() if not n.startswith("head.") and p.grad is not None]
+    assert sum(int(gradient.ne(0).sum()) for gradient in gradients) <= attached.active_parameters()
+    assert attached.active_parameters() == sum(count.kept for count in attached.counts)
+    stored = sum(value.nbytes for value in attached.stored().values())
+    assert stored == math.ceil((stored_bits(attached.counts) - seed_bits(attached.counts)) / 8)
 
 
 def test_methods_stay_apart_on_one_backbone():
