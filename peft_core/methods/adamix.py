@@ -4,14 +4,14 @@ Wang et al. 2022, "AdaMix: Mixture-of-Adaptations for Parameter-efficient Model 
 Experts of a place start equal, as in the authors' code, on Pfeiffer's places. For every place and step a down expert
 and an up expert are drawn, twice; two passes follow the two routes. The task loss is that of the first pass; added is
 (KL(p || q) + KL(q || p)) / 2 of their predictions p, q, for regression the mean squared error. Experts that no route
-takes in a step still move by AdamW's momentum and decay. What trains is `experts` adapters a place; stored is one.
+takes in a step rest. What trains is `experts` adapters a place; stored is one.
 Where paper and authors' code differ: the code stops the gradient through the target of each divergence and measures
 regression by the same divergence (zero for one output); here the gradient flows through both.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from peft_core.methods._adapters import AdapterConfig
-from peft_core.methods._contract import Attached, Group, Method, SecondPass, WeightUpdate
+from peft_core.methods._contract import Attached, Method, SecondPass, WeightUpdate
 from peft_core.methods._masks import stream
 from peft_core.methods._modules import NONLINEARITIES, keyed_generator
 from peft_core.records import AdapterPlace, Backbone, InputError
@@ -35,7 +35,7 @@ class Config(AdapterConfig):
 
 
 class Experts(nn.Module):
-    """V (E, bn, h), U (E, h, bn), b_V (E, bn), b_U (E, h): E adapters that start equal.
+    """E times V (bn, h), U (h, bn), b_V (bn), b_U (h): adapters that start equal.
 
     Args:
         key: what routes depend on beside the step: the seed and the place.
@@ -43,27 +43,25 @@ class Experts(nn.Module):
 
     def __init__(self, down: Tensor, up: Tensor, experts: int, nonlinearity: str, *key: object) -> None:
         super().__init__()
-        first = (down, up, torch.zeros(len(down)), torch.zeros(len(up)))
-        for role, value in zip(ROLES, first, strict=True):
-            self.register_parameter(role, nn.Parameter(value.expand(experts, *value.shape).clone()))
-        self.experts, self.phi, self._key = experts, NONLINEARITIES[nonlinearity], key
+        self.V, self.U = _copies(down, experts), _copies(up, experts)
+        self.b_V, self.b_U = _copies(torch.zeros(len(down)), experts), _copies(torch.zeros(len(up)), experts)
+        self.phi, self._key = NONLINEARITIES[nonlinearity], key
         self.view = 0
         self.draw(0)
 
     def draw(self, step: int) -> None:
         """The routes of a step: a down and an up expert for each of the two passes."""
-        self.routes = tuple(
-            tuple(stream(*self._key, "route", step, view, end) % self.experts for end in ("down", "up"))
+        self.routes = [
+            tuple(stream(*self._key, "route", step, view, end) % len(self.V) for end in ("down", "up"))
             for view in (0, 1)
-        )
+        ]
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """V, U, b_V and b_U of the current route, or at evaluation of the average."""
-        stacks = [self.get_parameter(role) for role in ROLES]
+        """V, U, b_V and b_U of the current route, or at evaluation the average."""
         if not self.training:
-            return tuple(average(stack) for stack in stacks)
+            return average(self.V), average(self.U), average(self.b_V), average(self.b_U)
         down, up = self.routes[self.view]
-        return stacks[0][down], stacks[1][up], stacks[2][down], stacks[3][up]
+        return self.V[down], self.U[up], self.b_V[down], self.b_U[up]
 
     def forward(self, u: Tensor) -> Tensor:
         """u (..., h) to (..., h)."""
@@ -71,8 +69,13 @@ class Experts(nn.Module):
         return F.linear(self.phi(F.linear(u, down, bias_in)), up, bias_out)
 
 
-def average(stack: Tensor) -> Tensor:
-    """Mean over the first axis; of equal entries exactly that entry."""
+def _copies(first: Tensor, experts: int) -> nn.ParameterList:
+    return nn.ParameterList(first.clone() for _ in range(experts))
+
+
+def average(experts: Iterable[Tensor]) -> Tensor:
+    """Their mean; of equal ones exactly that one."""
+    stack = torch.stack([*experts])
     return stack[0] + (stack - stack[0]).mean(0)
 
 
@@ -95,27 +98,27 @@ def attach(backbone: Backbone, config: Config, generator: torch.Generator) -> At
     places = backbone.adapter_places("pfeiffer")
     if not places:
         raise InputError("method", METHOD.id, f"{backbone.id} has no place for this kind of adapter")
-    mixtures: list[tuple[AdapterPlace, Experts]] = []
-    for place in places:
-        module = _experts(place, backbone, config, attached.seed)
+    mixtures = {place.name: (place, _experts(place, backbone, config, attached.seed)) for place in places}
+    for name, (place, module) in mixtures.items():
         attached.add_at_place(place, module)
         for role in ROLES:
-            _count(attached, place, role)
-        mixtures.append((place, module))
+            _count(attached, name, role, config.experts)
 
     def route(view: int) -> None:
-        for _, module in mixtures:
+        for _, module in mixtures.values():
             module.view = view
 
-    stacks = {f"{place.name}.{role}" for place, _ in mixtures for role in ROLES}
+    roles = [f"{name}.{role}" for name in mixtures for role in ROLES]
     attached.second_pass = SecondPass(route, consistency)
     attached.pack = lambda tensors: {
-        name: average(value).contiguous() if name in stacks else value for name, value in tensors.items()
+        role: average(tensors[f"{role}.{expert}"] for expert in range(config.experts)) for role in roles
     }
     attached.unpack = lambda tensors: {
-        name: value.expand(config.experts, *value.shape) if name in stacks else value for name, value in tensors.items()
+        f"{name}.{expert}" if name in roles else name: value
+        for name, value in tensors.items()
+        for expert in range(config.experts)
     }
-    attached.updates = lambda: [_linear_map(place, module) for place, module in mixtures]
+    attached.updates = lambda: [_linear_map(place, module) for place, module in mixtures.values()]
     return attached
 
 
@@ -128,20 +131,17 @@ def _experts(place: AdapterPlace, backbone: Backbone, config: Config, seed: int)
     return Experts(down, up, config.experts, phi, seed, place.name)
 
 
-def _count(attached: Attached, place: AdapterPlace, role: str) -> None:
-    """All experts train; one is multiplied in a pass, and their average is stored. Biases have no weight decay."""
-    stack = attached.modules[place.name].get_parameter(role)
-    one, bias = stack[0].numel(), stack.dim() == 2
-    differs: dict[str, Any] = {"multiplied": one, "stored": one, "nominal_stored": float(one)}
-    if bias:
-        differs |= {"rows": one, "cols": 1, "is_bias": True}
-        attached.groups[f"adapter.{place.name}.{role}"] = Group(decay=0.0)
-    attached.add_tensor(place.name, role, None, place.name, in_product=not bias, **differs)
+def _count(attached: Attached, name: str, role: str, experts: int) -> None:
+    """All experts train; one is multiplied in a pass and one, their average, is stored: the first stands for it."""
+    matrix = not role.startswith("b_")
+    attached.add_tensor(name, f"{role}.0", None, name, in_product=matrix)
+    for expert in range(1, experts):
+        attached.add_tensor(name, f"{role}.{expert}", None, name, in_product=False, stored=0, nominal_stored=0.0)
 
 
 def _linear_map(place: AdapterPlace, module: Experts) -> WeightUpdate:
     """Of the average, which is what is evaluated and stored."""
-    left, right = average(module.get_parameter("U")), average(module.get_parameter("V"))
+    left, right = average(module.U), average(module.V)
     bound = min(right.shape[0], place.width)
     return WeightUpdate(place.name, place.layer, place.after, bound, left=left, right=right, kind="linear_map")
 
