@@ -177,7 +177,7 @@ class Attached:
         site: str,
         in_product: bool,
         kept: Callable[[], Tensor | None] | None = None,
-        **differs: Any,
+        differs: Mapping[str, Any] | None = None,
     ) -> None:
         """Counts a parameter `role` of a module.
 
@@ -205,7 +205,7 @@ class Attached:
             seed_bits=SEED_BITS if transform is not None and transform.seeded else 0,
             in_product=in_product,
         )
-        self.counts.append(replace(count, **differs))
+        self.counts.append(replace(count, **(differs or {})))
 
     def override(self, names: tuple[str, ...]) -> None:
         """Trains own copies of these backbone parameters."""

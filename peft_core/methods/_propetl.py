@@ -162,8 +162,8 @@ class Builder:
                 self._count(key, role, parameter, list(prototype.users.values()))
         for name in self._learned:
             site, role = name.removesuffix(".scores").rsplit(".", 1)
-            differs: dict[str, Any] = {} if self.config.share else {"nominal_stored": 0.0}
-            self.attached.add_tensor(site, f"{role}.scores", None, site, in_product=False, stored_bits=1, **differs)
+            bits = {"stored_bits": 1} if self.config.share else {"stored_bits": 1, "nominal_stored": 0.0}
+            self.attached.add_tensor(site, f"{role}.scores", None, site, in_product=False, differs=bits)
             self.attached.groups[f"adapter.{name}"] = Group(rate=self.config.mask_learning_rate)
         if self._learned:
             self.attached.pack, self.attached.unpack = self._pack, self._unpack
@@ -180,11 +180,11 @@ class Builder:
         if config.masks == "random":
             counted["kept"] = int(_union(masks).sum())
             counted["nominal_kept"] = size * (1 - (1 - config.keep) ** len(masks))
-            return add(module, role, masks[0], site, True, lambda: _union(masks), **counted)
+            return add(module, role, masks[0], site, True, lambda: _union(masks), counted)
         if config.masks == "learned" and not config.share:
             counted |= {"stored": size - dropped_count(size, config.keep), "nominal_stored": config.keep * size}
-            return add(module, role, None, site, True, masks[0].chosen, **counted)
-        return add(module, role, None, site, True, **counted)
+            return add(module, role, None, site, True, masks[0].chosen, counted)
+        return add(module, role, None, site, True, differs=counted)
 
     def _pack(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         masks = torch.cat([mask.chosen().flatten() for mask in self._learned.values()])

@@ -136,7 +136,9 @@ def _count(attached: Attached, name: str, role: str, experts: int) -> None:
     matrix = not role.startswith("b_")
     attached.add_tensor(name, f"{role}.0", None, name, in_product=matrix)
     for expert in range(1, experts):
-        attached.add_tensor(name, f"{role}.{expert}", None, name, in_product=False, stored=0, nominal_stored=0.0)
+        attached.add_tensor(
+            name, f"{role}.{expert}", None, name, in_product=False, differs={"stored": 0, "nominal_stored": 0.0}
+        )
 
 
 def _linear_map(place: AdapterPlace, module: Experts) -> WeightUpdate:
