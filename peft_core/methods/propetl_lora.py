@@ -5,7 +5,7 @@ With the default sites two prototypes, a query pair and a value pair; with other
 of their own. Prototypes start as LoRA's pair, so the output starts as the backbone's. First scores: A U(+-1/sqrt(in)),
 B U(+-1/sqrt(r)). Stored bits: (32 + L) 4 r h where all maps are square.
 Where the paper writes the factor as alpha alone, its code divides by r (48 / 32 = 1.5); so do we, and the default is 1.
-The paper's rate of the pair, 1e-4, is for long training; the masks' rate, 3e-2, is kept.
+The paper trains the pair at 1e-4 for many epochs; the default here suits short runs. The masks' 3e-2 is the paper's.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from peft_core.records import Backbone, InputError, Site
 class Config(LowRankConfig, PropetlConfig):
     """Options of ProPETL on LoRA."""
 
-    learning_rate: float = Field(3e-3, gt=0, le=10, description="peak learning rate of this method")
+    learning_rate: float = Field(1e-2, gt=0, le=10, description="peak learning rate of this method")
     mask_learning_rate: float = Field(3e-2, gt=0, le=10, description="peak learning rate of the masks' scores")
 
 

@@ -5,7 +5,8 @@ V and U have masks of their own; biases are shared and unmasked. Encoder and dec
 starts as Pfeiffer's adapter does. First scores: V U(+-1/sqrt(bn)), U U(+-1/sqrt(h)), because the authors' code keeps
 them transposed; on T5 the reverse. Stored bits: 32 (2 bn h + bn + h) + 2 bn h L; T5 has 2 L layers.
 The authors' T5 code sets the masks' rate to 10 times the current rate of the weights before every step; here it follows
-its own curve of the same shape. The paper's rate of the adapter, 1e-4, is for long training; the masks' 3e-3 is kept.
+its own curve of the same shape. The paper trains the adapter at 1e-4 for many epochs; the default here suits short
+runs. The masks' 3e-3 is the paper's.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from peft_core.records import AdapterPlace, Backbone, InputError
 class Config(AdapterConfig, PropetlConfig):
     """Options of ProPETL on Pfeiffer's adapter."""
 
-    learning_rate: float = Field(3e-3, gt=0, le=10, description="peak learning rate of this method")
+    learning_rate: float = Field(1e-2, gt=0, le=10, description="peak learning rate of this method")
 
 
 def attach(backbone: Backbone, config: Config, generator: torch.Generator) -> Attached:

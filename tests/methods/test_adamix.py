@@ -137,3 +137,11 @@ def test_accumulated_micro_batches_equal_the_whole_batch():
     for kind in ("loss", "penalty"):
         a, b = ([getattr(record, kind) for record in records] for records in (whole, split))
         torch.testing.assert_close(torch.tensor(b), torch.tensor(a), rtol=5e-3, atol=1e-3)
+
+
+def test_one_expert_is_the_plain_adapter():
+    alone, plain = (
+        [(r.loss, r.grad_norm) for r in train(make_run(method, steps=5)) if r.event == "step"]
+        for method in ("adamix:bottleneck=4,experts=1", "adapter_pfeiffer:bottleneck=4")
+    )
+    assert alone == plain
