@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal, Protocol
 
 import torch
@@ -268,6 +269,10 @@ class Attached:
             if not isinstance(value, nn.Parameter)
         }
 
+    @cached_property
+    def _owners(self) -> _surgery.Owners:
+        return _surgery.parameter_owners(self.backbone.model)
+
     @property
     def trains_matrices(self) -> bool:
         """Whether gradients of the backbone's own weights are computed, not only of its vectors."""
@@ -275,7 +280,7 @@ class Attached:
 
     def active(self) -> AbstractContextManager[None]:
         """Within it the backbone computes with this method's modules, parameters and head."""
-        return _surgery.installed(self.backbone.model, self._hooks, self.overrides | self.head)
+        return _surgery.installed(self.backbone.model, self._hooks, self.overrides | self.head, self._owners)
 
     def train(self, mode: bool = True) -> None:
         for module in self.modules.values():
