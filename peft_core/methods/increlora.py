@@ -32,10 +32,11 @@ from pydantic import Field
 
 from peft_core.methods._components import GrowingTriples, masks_of, triple_counts
 from peft_core.methods._contract import Attached, Method, MethodConfig, WeightUpdate
-from peft_core.methods._growth import Allocator, GrowthPlan
+from peft_core.methods._growth import GrowthPlan
 from peft_core.methods._masks import BoostConfig
 from peft_core.methods._modules import KeyedDropout
 from peft_core.methods._orthogonality import unsquared_penalty
+from peft_core.methods._rank_allocator import Allocator
 from peft_core.records import Backbone, InputError, SiteSelection
 
 
