@@ -135,7 +135,8 @@ class GrowingTriples(nn.Module):
 
     def right(self, parts: Sequence[Component]) -> Tensor:
         """(d R, in): the masked copies of A, one below the other, times lambda."""
-        return torch.cat([part.mask_A(part.A) * part.gate for part in parts], 1).flatten(0, 1)
+        gates = torch.cat([part.gate for part in parts]).unsqueeze(1)
+        return (torch.cat([part.mask_A(part.A) for part in parts], 1) * gates).flatten(0, 1)
 
     def factors(self) -> tuple[Tensor, Tensor]:
         """left (out, d r) and right (d r, in) of the active components."""
