@@ -126,7 +126,10 @@ class Attached:
         groups: parameters by name that train with a rate, decay or clock of their own. Parameters that appear or go
         while training (growth) are taken up after the step.
         count_active() -> int: trainable adapter parameters now, where they change.
-        extra_state() / load_extra_state(dict): what a checkpoint must hold beyond parameters (JSON).
+        counts_at_target() -> list: what budgets count, where a method grows; `counts` are then those of this moment.
+        total_rank: sum of the ranks of all sites at the end, where the method sets it.
+        extra_state() / load_extra_state(dict): what a checkpoint must hold beyond parameters (JSON). Loading comes
+            before the parameters' values, also on an attachment that has trained, and may change which there are.
         pack / unpack: from the trained tensors to the stored ones and back, where not all are worth storing.
     """
 
@@ -144,6 +147,8 @@ class Attached:
         self.before_update: list[StepHook] = []
         self.after_step: list[StepHook] = []
         self.groups: dict[str, Group] = {}
+        self.total_rank: int | None = None
+        self.counts_at_target: Callable[[], list[TensorCount]] | None = None
         self.count_active: Callable[[], int] | None = None
         self.pack: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None
         self.unpack: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None
@@ -313,9 +318,12 @@ class Attached:
             InputError: a tensor is missing, unexpected or of another size.
         """
         tensors = self.unpack(dict(adapter)) if self.unpack else adapter
-        given = {self._full_name(name): value for name, value in tensors.items()}
-        given |= {f"head.{name}": value for name, value in head.items()}
         targets = self.trainable()
+        given = {
+            f"adapter.{name}" if f"adapter.{name}" in targets else f"backbone.{name}": value
+            for name, value in tensors.items()
+        }
+        given |= {f"head.{name}": value for name, value in head.items()}
         odd = sorted(set(given) ^ set(targets))
         if odd:
             raise InputError("adapter", odd[0], "its tensors must be exactly those of the method and its options")
@@ -332,9 +340,6 @@ class Attached:
             target.copy_(value)
         else:
             target.zero_()[kept] = value.to(target.device)
-
-    def _full_name(self, name: str) -> str:
-        return f"adapter.{name}" if f"adapter.{name}" in self.trainable() else f"backbone.{name}"
 
     def _mask_of(self, name: str) -> Tensor | None:
         """bool mask, of the parameter's shape, of the values worth storing; None for all."""
