@@ -46,7 +46,7 @@ def clause_words(rng: Random, aspect: Noun, positive: bool) -> Words:
     return plain(who) + verb_words(rng, verb, pick(rng, ("past", "present")), many, negated) + name
 
 
-def review(rng: Random, positive: bool, contrast: float = 0.6) -> str:
+def review(rng: Random, positive: bool, contrast: float = 0.45) -> str:
     """One clause, two that agree, or (with the probability `contrast`) two that disagree."""
     won_aspect, lost_aspect = (pick(rng, concept) for concept in rng.sample(lexicon.ASPECTS, 2))
     contrasted = chance(rng, contrast)

@@ -22,7 +22,7 @@ GOLDEN: dict[str, str] = {
     "entailment": "8b68dd4c9027008b",
     "paraphrase": "6af189e1d6aea5d4",
     "rank_probe": "9994276ae00162b0",
-    "sentiment": "11fec3c6b8aa3cb0",
+    "sentiment": "554f140c136608c2",
     "shape_count": "7361ba7c4ba9bcd2",
     "shape_orientation": "17c99de57949b746",
     "similarity": "c504c99300b1a0d5",
