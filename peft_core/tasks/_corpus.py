@@ -12,7 +12,10 @@ from random import Random
 from peft_core.tasks import _lexicon as lexicon
 from peft_core.tasks._grammar import (
     TENSES,
+    Entity,
     Event,
+    Word,
+    Words,
     chance,
     draw_entity,
     draw_event,
@@ -23,11 +26,12 @@ from peft_core.tasks._grammar import (
     sentence,
     verb_words,
 )
+from peft_core.tasks._lexicon import VerbConcept
 from peft_core.tasks.acceptability import clause
-from peft_core.tasks.paraphrase import sequence
 from peft_core.tasks.sentiment import review
 
 Passage = tuple[str, str | None]
+Deed = tuple[Entity, VerbConcept]
 
 
 def told(rng: Random, event: Event) -> str:
@@ -41,6 +45,20 @@ def retold_event(rng: Random) -> Passage:
     if not event.negated and chance(rng, 0.2):
         again = replace(event, place=None)
     return told(rng, event), told(rng, again)
+
+
+def sequence(rng: Random, first: Deed, second: Deed) -> str:
+    """Two deeds in their order in time: ``A before B`` or ``B after A``, the conjunction inside or in front."""
+
+    def deed_words(deed: Deed) -> Words:
+        return noun_words(rng, deed[0]) + verb_words(rng, deed[1], "past", deed[0].plural)
+
+    before = chance(rng, 0.5)
+    main, side = (first, second) if before else (second, first)
+    linked = [Word("before" if before else "after"), *deed_words(side)]
+    if chance(rng, 0.5):
+        return sentence([*linked, Word(","), *deed_words(main)])
+    return sentence(deed_words(main) + linked)
 
 
 def retold_sequence(rng: Random) -> Passage:

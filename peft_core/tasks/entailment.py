@@ -1,8 +1,9 @@
 """Does the first sentence imply the second, contradict it, or neither?
 
-Three families: events (voice, synonyms, roles, dropped or added detail, negation, which turns the direction of
-detail round), quantifiers (what follows from all, some, no, not all, with narrower or wider groups) and relative
-clauses (which of the entities did what). Negation and every quantifier occur on both sides of all three classes.
+Three families: events (voice, synonyms, roles, dropped or added detail, negation, which turns the direction of detail
+round), claims about how many of a group do something (what follows from all, none, some, not all, each in several
+wordings) and relative clauses (which of the entities did what). Negation and every quantifier occur on both sides of
+all three classes.
 """
 
 from __future__ import annotations
@@ -11,12 +12,11 @@ from dataclasses import replace
 from random import Random
 
 from peft_core.tasks import _lexicon as lexicon
+from peft_core.tasks._claims import Claim, some_adjective, two_wordings
 from peft_core.tasks._contract import TaskInfo
 from peft_core.tasks._grammar import (
     TENSES,
-    Entity,
     Event,
-    Words,
     chance,
     draw_entity,
     draw_event,
@@ -25,7 +25,6 @@ from peft_core.tasks._grammar import (
     event_words,
     noun_words,
     pick,
-    plain,
     relative_words,
     sentence,
     verb_words,
@@ -33,21 +32,26 @@ from peft_core.tasks._grammar import (
 from peft_core.tasks._stream import MAX_EVAL_ROWS, MAX_ROWS, Draft, StreamTask, TextStream
 
 ENTAILS, NEUTRAL, CONTRADICTS = 0, 1, 2
-QUANTIFIERS = {
-    # hypothesis by premise, over the same group
+CLAIMS: dict[int, tuple[tuple[Claim, Claim], ...]] = {
+    # premise and hypothesis about the same group
     ENTAILS: (
         ("all", "all"),
         ("all", "some"),
-        ("no", "no"),
-        ("no", "not all"),
+        ("none", "none"),
+        ("none", "not all"),
         ("some", "some"),
         ("not all", "not all"),
     ),
-    NEUTRAL: (("some", "all"), ("not all", "no"), ("some", "not all"), ("not all", "some")),
-    CONTRADICTS: (("all", "no"), ("all", "not all"), ("no", "some"), ("no", "all"), ("some", "no"), ("not all", "all")),
+    NEUTRAL: (("some", "all"), ("not all", "none"), ("some", "not all"), ("not all", "some")),
+    CONTRADICTS: (
+        ("all", "none"),
+        ("all", "not all"),
+        ("none", "some"),
+        ("none", "all"),
+        ("some", "none"),
+        ("not all", "all"),
+    ),
 }
-NARROWER = {ENTAILS: ("all", "no"), NEUTRAL: ("some", "not all")}
-"""Quantifiers that pass to a smaller group, and those that do not; for wider groups it is the other way round."""
 
 Pair = tuple[str, str]
 
@@ -85,29 +89,13 @@ def event_pair(rng: Random, label: int) -> tuple[str, Pair]:
     return event_key(rich), (told(rng, first), told(rng, second))
 
 
-def quantified(rng: Random, quantifier: str, group: Entity, deed: Words) -> str:
-    return sentence(plain(quantifier) + noun_words(rng, group)[1:] + deed)
-
-
-def quantifier_pair(rng: Random, label: int) -> tuple[str, Pair]:
-    concept, verb = pick(rng, lexicon.ANIMATE), pick(rng, lexicon.SOLITARY)
-    adjective = pick(rng, lexicon.ADJECTIVES)
-    wide, narrow = Entity(concept, True), Entity(concept, True, adjective)
-    tense = pick(rng, TENSES[:3])
-    if label == CONTRADICTS or chance(rng, 0.4):
-        first, second = pick(rng, QUANTIFIERS[label])
-        group = narrow if chance(rng, 0.5) else wide
-        groups = (group, group)
-    else:
-        down = chance(rng, 0.5)
-        groups = (wide, narrow) if down else (narrow, wide)
-        first = second = pick(rng, NARROWER[label if down else ENTAILS + NEUTRAL - label])
-    texts = [
-        quantified(rng, word, group, verb_words(rng, verb, tense, True))
-        for word, group in zip((first, second), groups, strict=True)
-    ]
-    told_of = [(word, group.adjective) for word, group in zip((first, second), groups, strict=True)]
-    return f"{concept[0].singular} {verb[0].base} {tense} {told_of}", (texts[0], texts[1])
+def claim_pair(rng: Random, label: int) -> tuple[str, Pair]:
+    """Claims about how many of a group do something, each in one of several wordings."""
+    group, deed = (pick(rng, pick(rng, lexicon.ANIMATE)),), (pick(rng, pick(rng, lexicon.SOLITARY)),)
+    adjective, tense = some_adjective(rng, lexicon.ADJECTIVES, 0.3), pick(rng, TENSES[:3])
+    first, second = pick(rng, CLAIMS[label])
+    key = f"{group[0].singular} {deed[0].base} {tense} {adjective}"
+    return key, two_wordings(rng, first, second, group, deed, tense, adjective)
 
 
 def relative_pair(rng: Random, label: int) -> tuple[str, Pair]:
@@ -131,7 +119,7 @@ def relative_pair(rng: Random, label: int) -> tuple[str, Pair]:
     return event_key(inner, event_key(outer)), (sentence(words), told(rng, claim))
 
 
-FAMILIES = (event_pair, event_pair, quantifier_pair, relative_pair)
+FAMILIES = (event_pair, event_pair, claim_pair, relative_pair)
 
 
 def draft(rng: Random) -> Draft:
@@ -153,7 +141,7 @@ TASK = StreamTask(
         metrics=("accuracy",),
         labels=("entails", "neutral", "contradicts"),
         outputs=3,
-        train_rows=4000,
+        train_rows=8000,
         eval_rows=1000,
         max_train_rows=MAX_ROWS,
         max_eval_rows=MAX_EVAL_ROWS,

@@ -1,84 +1,52 @@
-"""Do two sentences say the same? Either wording may be active or passive, with synonyms and a moved place.
+"""Do two sentences say the same?
 
-The negatives use the same words: the roles are exchanged, the adjectives trade places, or two events change order.
+Most pairs are claims about how many of a group do something: the same claim in two wordings, or two claims in wordings
+that look alike. The others tell an event, active or passive, with synonyms and a moved place; in those that differ the
+words are the same and the roles exchanged.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from random import Random
 
 from peft_core.tasks import _lexicon as lexicon
+from peft_core.tasks._claims import CLAIMS, some_adjective, two_wordings
 from peft_core.tasks._contract import TaskInfo
-from peft_core.tasks._grammar import (
-    Entity,
-    Event,
-    Word,
-    Words,
-    chance,
-    draw_entity,
-    draw_event,
-    event_key,
-    event_words,
-    noun_words,
-    other,
-    pick,
-    sentence,
-    verb_words,
-)
-from peft_core.tasks._lexicon import VerbConcept
+from peft_core.tasks._grammar import TENSES, Event, chance, draw_event, event_key, event_words, other, pick, sentence
 from peft_core.tasks._stream import MAX_EVAL_ROWS, MAX_ROWS, Draft, StreamTask, TextStream
 
-Deed = tuple[Entity, VerbConcept]
+CLAIM_SHARE = 0.8
 
 
-def with_traded_adjectives(event: Event) -> Event:
-    agent, patient = event.agent, event.patient
-    return replace(
-        event, agent=replace(agent, adjective=patient.adjective), patient=replace(patient, adjective=agent.adjective)
-    )
+def claim_pair(rng: Random, same: bool) -> Draft:
+    group, deed = pick(rng, lexicon.ANIMATE), pick(rng, lexicon.SOLITARY)
+    group, deed = (pick(rng, tuple(group)),), (pick(rng, tuple(deed)),)
+    adjective, tense = some_adjective(rng, lexicon.ADJECTIVES, 0.3), pick(rng, TENSES[:3])
+    first = pick(rng, CLAIMS)
+    second = first if same else other(rng, CLAIMS, first)
+    key = f"{group[0].singular} {deed[0].base} {tense} {adjective}"
+    return key, lambda: [(*two_wordings(rng, first, second, group, deed, tense, adjective), int(same))]
 
 
-def told(rng: Random, event: Event) -> str:
-    """The event in a random wording."""
-    return sentence(event_words(rng, event, passive=chance(rng, 0.5), place_first=chance(rng, 0.4)))
+def event_pair(rng: Random, same: bool) -> Draft:
+    event = draw_event(rng, adjective=0.3, negated=0.15)
+    changed = event if same else event.swapped()
 
+    def told(event: Event) -> str:
+        return sentence(event_words(rng, event, passive=chance(rng, 0.5), place_first=chance(rng, 0.4)))
 
-def sequence(rng: Random, first: Deed, second: Deed) -> str:
-    """Two deeds in their order in time: ``A before B`` or ``B after A``, the conjunction inside or in front."""
+    def make() -> list[tuple[str, str, int]]:
+        one = two = told(event)
+        while two == one:
+            two = told(changed)
+        return [(one, two, int(same))]
 
-    def deed_words(deed: Deed) -> Words:
-        return noun_words(rng, deed[0]) + verb_words(rng, deed[1], "past", deed[0].plural)
-
-    before = chance(rng, 0.5)
-    main, side = (first, second) if before else (second, first)
-    linked = [Word("before" if before else "after"), *deed_words(side)]
-    if chance(rng, 0.5):
-        return sentence([*linked, Word(","), *deed_words(main)])
-    return sentence(deed_words(main) + linked)
+    return event_key(event), make
 
 
 def draft(rng: Random) -> Draft:
-    same = chance(rng, 0.5)
-    event = draw_event(rng, adjective=0.5, negated=0.15)
-    if chance(rng, 0.2):
-        first: Deed = (event.agent, pick(rng, lexicon.SOLITARY))
-        second: Deed = (draw_entity(rng, event.agent), other(rng, lexicon.SOLITARY, first[1]))
-        told_again = (first, second) if same else (second, first)
-        key = str(sorted((deed[0].concept[0].singular, deed[1][0].base) for deed in (first, second)))
-        return key, lambda: [(sequence(rng, first, second), sequence(rng, *told_again), int(same))]
-    changed = event
-    if not same:
-        apart = event.agent.adjective != event.patient.adjective
-        changed = with_traded_adjectives(event) if apart and chance(rng, 0.35) else event.swapped()
-
-    def make() -> list[tuple[str, str, int]]:
-        first = second = told(rng, event)
-        while second == first:
-            second = told(rng, changed)
-        return [(first, second, int(same))]
-
-    return event_key(event), make
+    family = claim_pair if chance(rng, CLAIM_SHARE) else event_pair
+    return family(rng, chance(rng, 0.5))
 
 
 STREAM = TextStream("paraphrase", ("text", "text2"), draft)
@@ -87,8 +55,8 @@ TASK = StreamTask(
     TaskInfo(
         id="paraphrase",
         title="Paraphrase",
-        description="Do two sentences say the same? Active and passive, synonyms, moved phrases; the negatives use the "
-        "same words in other roles.",
+        description="Do two sentences say the same? How many do it, said in several ways; who does it to whom, active "
+        "and passive.",
         kind="pair_classification",
         modality="text",
         metrics=("accuracy", "f1"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -90,11 +90,12 @@ def load_data(spec: ComparisonSpec, backbone: Backbone) -> TaskData:
     train_rows, eval_rows = row_counts(spec, task.info)
     train = task.rows("train", train_rows, spec.data_seed, spec.task_options)
     evaluation = task.rows("eval", eval_rows, spec.data_seed, spec.task_options)
+    parts = [_encode(rows, task.info, backbone, spec) for rows in (train, evaluation)]
     if task.teacher is not None:
-        return _taught(task, spec, backbone, train, evaluation)
-    return TaskData(
-        task.info, _encode(train, task.info, backbone, spec), _encode(evaluation, task.info, backbone, spec)
-    )
+        parts = _taught(task, spec, backbone, parts)
+    if task.info.labels is None:
+        parts = _standardised(parts)
+    return TaskData(task.info, *parts)
 
 
 def _encode(rows: Rows, info: TaskInfo, backbone: Backbone, spec: ComparisonSpec) -> Encoded:
@@ -116,18 +117,22 @@ def _labels(labels: np.ndarray | None, info: TaskInfo, count: int) -> Tensor:
     return torch.from_numpy(np.asarray(labels, dtype=np.float32)).reshape(count, info.outputs)
 
 
-def _taught(task: Task, spec: ComparisonSpec, backbone: Backbone, train: Rows, evaluation: Rows) -> TaskData:
-    """Targets computed by the task's teacher from the backbone itself."""
-    encoded = [_encode(rows, task.info, backbone, spec) for rows in (train, evaluation)]
+def _taught(task: Task, spec: ComparisonSpec, backbone: Backbone, parts: list[Encoded]) -> list[Encoded]:
+    """The rows with targets computed by the task's teacher from the backbone itself."""
     assert task.teacher is not None
     with torch.inference_mode(), task.teacher(backbone, spec.data_seed, spec.task_options) as targets:
-        labels = [torch.cat(list(_targets(part, backbone, targets))) for part in encoded]
-    mean, std = labels[0].mean(0), labels[0].std(0).clamp_min(1e-6)
-    first, second = (
-        Encoded(part.tokens, part.images, ((values - mean) / std).clone(), part.pad)
-        for part, values in zip(encoded, labels, strict=True)
-    )
-    return TaskData(task.info, first, second)
+        return [replace(part, labels=torch.cat(list(_targets(part, backbone, targets)))) for part in parts]
+
+
+def _standardised(parts: list[Encoded]) -> list[Encoded]:
+    """Targets with mean 0 and deviation 1 over the training rows: a loss of 1 is that of a constant answer.
+
+    Correlations and explained variance are the same on either scale; on the raw one a small model spends its first
+    steps on the mean and saturates its head.
+    """
+    labels = parts[0].labels
+    mean, deviation = labels.mean(0), labels.std(0).clamp_min(1e-6)
+    return [replace(part, labels=((part.labels - mean) / deviation).clone()) for part in parts]
 
 
 def _targets(part: Encoded, backbone: Backbone, targets: Any) -> Iterator[Tensor]:
