@@ -83,7 +83,7 @@ def _sites(counts: Iterable[TensorCount], bounds: dict[str, int]) -> list[dict[s
         {
             "name": site,
             "shape": {count.role: [count.rows, count.cols] for count in group},
-            "trainable": sum(count.kept for count in group),
+            "trainable": trainable_parameters(group),
             "rank_bound": bounds.get(site),
         }
         for site, group in by_site.items()

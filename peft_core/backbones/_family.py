@@ -43,6 +43,19 @@ class PlacePattern:
 
 
 @dataclass(frozen=True)
+class PrefixPattern:
+    """An attention of every layer that takes a prefix; forms as in `records.PrefixPlace`."""
+
+    module: str
+    after: Literal["attention", "cross_attention"] = "attention"
+    form: Literal["interface", "projected"] = "interface"
+    key: str = "k"
+    """Name of the site that makes its keys."""
+    value: str = "v"
+    bias: str = ""
+
+
+@dataclass(frozen=True)
 class Stack:
     """Equal layers in a row. Layers are numbered through all stacks of a model; names keep the stack's own count."""
 
@@ -53,6 +66,9 @@ class Stack:
     sites: tuple[SitePattern, ...]
     pfeiffer: tuple[PlacePattern, ...]
     houlsby: tuple[PlacePattern, ...]
+    prefixes: tuple[PrefixPattern, ...]
+    prompted: bool = False
+    """True where extra tokens can go behind the class token of every layer."""
     attentions: int = 1
     """Attention blocks in one layer."""
 

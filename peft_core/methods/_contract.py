@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from peft_core.methods import _surgery
 from peft_core.methods._masks import BoostConfig, WeightTransform
-from peft_core.metrics.parameters import TensorCount
+from peft_core.metrics.parameters import TensorCount, trainable_parameters
 from peft_core.records import AdapterPlace, Backbone, Frozen, InputError, Site, SiteSelection
 
 
@@ -136,6 +136,7 @@ class Attached:
         self.load_extra_state: Callable[[dict[str, Any]], None] | None = None
         self.updates: Callable[[], list[WeightUpdate]] = list
         self._hooks: list[tuple[str, _surgery.Hook]] = []
+        self._contexts: list[_surgery.Context] = []
         self._kept: dict[str, Callable[[], Tensor | None]] = {}
 
     # --- building ---
@@ -147,6 +148,15 @@ class Attached:
     def add_at_place(self, place: AdapterPlace, module: nn.Module) -> None:
         self._add(place.name, module)
         self._hooks.append((place.module, _surgery.place_hook(place, module)))
+
+    def add_within(self, name: str, module: nn.Module, context: _surgery.Context) -> None:
+        """Adds a module that a context manager of its own puts into the backbone while the attachment is active."""
+        self.add_beside(name, module)
+        self._contexts.append(context)
+
+    def add_beside(self, name: str, module: nn.Module) -> None:
+        """Adds a module that only other modules of the method use."""
+        self._add(name, module)
 
     def _add(self, name: str, module: nn.Module) -> None:
         self.modules[name] = module.to(self.device)
@@ -162,12 +172,15 @@ class Attached:
         site: str,
         in_product: bool,
         kept: Callable[[], Tensor | None] | None = None,
+        stored: bool = True,
+        extra_flops: int = 0,
     ) -> None:
         """Counts a parameter `role` of a module.
 
         Args:
             transform: says which of its values any mask keeps.
             kept: bool mask of the values worth storing now, where that is fewer than the transform keeps.
+            stored, extra_flops: as in `TensorCount`.
         """
         parameter = self.modules[module].get_parameter(role)
         rows, cols = (parameter.shape[0], 1) if parameter.dim() == 1 else tuple(parameter.shape)
@@ -188,6 +201,8 @@ class Attached:
                 multiplied=transform.multiplied if transform else count,
                 seed_bits=64 if transform is not None and transform.seeded else 0,
                 in_product=in_product,
+                stored=stored,
+                extra_flops=extra_flops,
             )
         )
 
@@ -238,7 +253,7 @@ class Attached:
 
     def active_parameters(self) -> int:
         """Trainable adapter parameters now: values that some mask keeps, head left out."""
-        return self.count_active() if self.count_active else sum(count.kept for count in self.counts)
+        return self.count_active() if self.count_active else trainable_parameters(self.counts)
 
     def persistent_buffers(self) -> dict[str, Tensor]:
         """Buffers of the modules that a checkpoint must hold, by name."""
@@ -256,7 +271,7 @@ class Attached:
 
     def active(self) -> AbstractContextManager[None]:
         """Within it the backbone computes with this method's modules, parameters and head."""
-        return _surgery.installed(self.backbone.model, self._hooks, self.overrides | self.head)
+        return _surgery.installed(self.backbone.model, self._hooks, self.overrides | self.head, self._contexts)
 
     def train(self, mode: bool = True) -> None:
         for module in self.modules.values():
