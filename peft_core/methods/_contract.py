@@ -350,5 +350,7 @@ class Method:
     boosts: bool = False
     """True where options ``boost.d``, ``boost.sparsity`` ... put CapaBoost over it."""
     mergeable: bool = False
+    modalities: tuple[Literal["text", "image"], ...] = ("text", "image")
+    """Backbones it has a place in; `attach` refuses others, and may refuse more."""
     zero_init: bool = True
     """True where a fresh attachment leaves the backbone's output as it was."""

@@ -158,7 +158,7 @@ def _linear(attached: Attached, shape: tuple[int, int], name: str) -> tuple[Tens
 
 
 def _draw(attached: Attached, shape: tuple[int, ...], key: tuple[str, str], bound: float | None = None) -> Tensor:
-    """N(0, 1), or U(-bound, bound); on the meta device nothing is drawn, because a large model's maps take gigabytes."""
+    """N(0, 1), or U(-bound, bound); nothing is drawn on the meta device: a large model's maps take gigabytes."""
     if attached.device.type == "meta":
         return torch.empty(shape, device="meta")
     values, generator = torch.empty(shape), keyed_generator(attached.seed, *key)

@@ -1,10 +1,11 @@
 """Visual prompt tuning, deep: l trained tokens behind the class token in front of every layer.
 
-Jia et al. 2022, "Visual Prompt Tuning", eqs. 6 and 7: [x_i, _, E_i] = layer_i([x_(i-1), P_(i-1), E_(i-1)]), i = 1 ... L;
-what a layer makes of its prompts is dropped, and so is what the last one makes. P ~ U(+-sqrt(6 / (3 patch^2 + h))),
-without positions; L l h parameters; the head reads the class token. Image encoders with a class token only.
-Prompts multiply nothing; they are more tokens. Their FLOPs are what l more tokens cost in a layer, spread over the
-image's own tokens, masks or not: executed and nominal are the same.
+Jia et al. 2022, "Visual Prompt Tuning": [x_i, _, E_i] = layer_i([x_(i-1), P_(i-1), E_(i-1)]), i = 1 ... L; what a layer
+makes of its prompts is dropped. P ~ U(+-sqrt(6 / (3 patch^2 + h))), without positions; L l h parameters; the head reads
+the class token. Image encoders with a class token only.
+Prompts multiply no token; they are more tokens. So their FLOPs, executed and nominal alike, are what l more tokens cost
+in a layer, spread over the image's own tokens; three times that in training is more than it is, because a prompt's way
+through frozen maps has no weight gradients.
 """
 
 from __future__ import annotations
@@ -91,4 +92,5 @@ METHOD = Method(
     Config=Config,
     attach=attach,
     zero_init=False,
+    modalities=("image",),
 )
