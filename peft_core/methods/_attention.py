@@ -62,7 +62,7 @@ def _point_at_ours(attention: Any, rows: Rows, undo: ExitStack) -> None:
 
     AttentionInterface.register(INTERFACE, _attend)
     config = attention.config
-    default = sys.modules[type(attention).__module__].eager_attention_forward  # type: ignore[attr-defined]
+    default = sys.modules[type(attention).__module__].eager_attention_forward
     inner = ALL_ATTENTION_FUNCTIONS.get_interface(config._attn_implementation, default)
     pointed = copy.copy(config)
     pointed._attn_implementation = INTERFACE

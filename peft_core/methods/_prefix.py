@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import partial
 
 import torch
@@ -60,7 +61,8 @@ class MadePrefix(nn.Module):
 
     def rows(self) -> tuple[Tensor, Tensor]:
         """Keys (l, n) and values (l, n); in float32 under autocast too, as they are stored."""
-        with torch.autocast(self.W.device.type, enabled=False):
+        device = self.W.device.type
+        with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
             keys, values = F.linear(self._trunk(), self.W, self.b).chunk(2, dim=1)
         return keys, values
 
