@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from peft_core.backbones._family import Family, PlacePattern, PrefixPattern, SitePattern, Stack
+from peft_core.backbones._family import Family, PlacePattern, SitePattern, Stack, prefix_place
 from peft_core.records import AdapterDefaults, AdapterPlace, PrefixPlace, PromptPlace, Role, Site, SiteSelection
 
 Problem = Literal["classification", "regression"]
@@ -102,27 +102,11 @@ class TransformerBackbone:
 
     def prefix_places(self) -> tuple[PrefixPlace, ...]:
         """Attentions that take a prefix, in the order of the forward pass."""
+        sites, heads = {site.name: site for site in self._named_sites}, self.config.num_attention_heads
         return tuple(
-            self._prefix_place(pattern, stack, index, layer)
+            prefix_place(pattern, stack, index, layer, sites, heads)
             for stack, index, layer in self._layers()
             for pattern in stack.prefixes
-        )
-
-    def _prefix_place(self, pattern: PrefixPattern, stack: Stack, index: int, layer: int) -> PrefixPlace:
-        sites = {site.name: site for site in self._named_sites}
-        key, value = (sites[f"{stack.name}.{index}.{name}"] for name in (pattern.key, pattern.value))
-        return PrefixPlace(
-            name=f"{stack.name}.{index}.{pattern.after}",
-            module=pattern.module.format(layer=index),
-            layer=layer,
-            after=pattern.after,
-            group=f"{stack.name}.{pattern.after}",
-            form=pattern.form,
-            heads=self.config.num_attention_heads,
-            width=key.out_features,
-            key=key.module,
-            value=value.module,
-            bias=pattern.bias,
         )
 
     def prompt_places(self) -> tuple[PromptPlace, ...]:

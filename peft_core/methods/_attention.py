@@ -58,12 +58,10 @@ def prefixed(model: nn.Module, place: PrefixPlace, rows: Rows) -> Iterator[None]
 def _point_at_ours(attention: Any, rows: Rows, undo: ExitStack) -> None:
     """Gives this one module a copy of its config that names our function; the model's own config stays as it is."""
     from transformers import AttentionInterface
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     AttentionInterface.register(INTERFACE, _attend)
-    config = attention.config
-    default = sys.modules[type(attention).__module__].eager_attention_forward
-    inner = ALL_ATTENTION_FUNCTIONS.get_interface(config._attn_implementation, default)
+    config, source = attention.config, sys.modules[type(attention).__module__]
+    inner = source.ALL_ATTENTION_FUNCTIONS.get_interface(config._attn_implementation, source.eager_attention_forward)
     pointed = copy.copy(config)
     pointed._attn_implementation = INTERFACE
     undo.callback(setattr, attention, "config", config)

@@ -69,7 +69,7 @@ class BoostedConfig(BoostConfig):
 class WeightUpdate:
     """What a run added to one site's map: left (out, R) @ right (R, in), or delta (out, in) where there are no factors.
 
-    kind `linear_map`: not an update of a weight but the linear part U V of an adapter.
+    kind `linear_map`: not an update of a weight but the linear part of an adapter, U V, or of a prefix, P_V P_K.
     """
 
     site: str

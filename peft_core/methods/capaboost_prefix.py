@@ -20,6 +20,7 @@ from peft_core.records import Backbone
 class Config(MethodConfig, BoostedConfig):
     """Options of CapaBoost on prefix-tuning."""
 
+    learning_rate: float = Field(2e-2, gt=0, le=10, description="peak learning rate of this method")
     length: int = Field(16, ge=1, le=4096, description="shared keys and values l of every attention")
 
 

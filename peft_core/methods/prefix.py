@@ -22,6 +22,9 @@ from peft_core.records import Backbone
 class Config(MethodConfig):
     """Options of prefix-tuning."""
 
+    learning_rate: float = Field(
+        2e-3, gt=0, le=10, description="peak learning rate; without reparametrize ten times as much trains better"
+    )
     length: int = Field(16, ge=1, le=4096, description="extra keys and values l of every attention")
     reparametrize: bool = Field(True, description="train an embedding and two maps that make them; stored flat")
     bottleneck: int = Field(512, ge=1, le=65536, description="width between the two maps, with reparametrize")
