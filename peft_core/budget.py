@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from peft_core.methods import MethodConfig, get_method
+from peft_core.methods import Attached, MethodConfig, get_method
 from peft_core.metrics.flops import adapter_flops_executed, adapter_flops_nominal
 from peft_core.metrics.parameters import TensorCount, stored_parameters, trainable_parameters, weights
 from peft_core.metrics.published import published as published_figure
@@ -20,7 +20,9 @@ def budget(model: str, methods: Sequence[MethodSpec], reference: MethodSpec | No
     """One entry a method, as the command `budget` prints them (CLI.md).
 
     trainable is exact: the values that the drawn masks keep, biases included, head apart. weights is the papers'
-    figure: biases left out, masks by formula. FLOPs are per token and forward.
+    figure: of what is left after training, biases left out, masks by formula. FLOPs are per token and forward. A method
+    that grows counts at its target, ranks spread evenly: which map gains them is not known before, and what waits in
+    reserve is not counted.
 
     Args:
         reference: the method whose nominal FLOPs count as 1; None for LoRA at each method's own size on LoRA's sites.
@@ -33,7 +35,7 @@ def budget(model: str, methods: Sequence[MethodSpec], reference: MethodSpec | No
 
 def _entry(model: str, method: MethodSpec, reference: MethodSpec | None) -> dict[str, Any]:
     attached, config = attach_shape(model, method)
-    backbone, counts = attached.backbone, attached.counts
+    backbone, counts = attached.backbone, _counts(attached)
     total = backbone.parameter_count()
     nominal = adapter_flops_nominal(counts)
     yardstick = _yardstick(model, backbone, config, reference)
@@ -63,7 +65,12 @@ def _entry(model: str, method: MethodSpec, reference: MethodSpec | None) -> dict
 def _yardstick(model: str, backbone: Backbone, config: MethodConfig, reference: MethodSpec | None) -> int | None:
     if reference is None:
         return lora_reference_flops(backbone, config)
-    return adapter_flops_nominal(attach_shape(model, reference)[0].counts)
+    return adapter_flops_nominal(_counts(attach_shape(model, reference)[0]))
+
+
+def _counts(attached: Attached) -> list[TensorCount]:
+    """A method's tensors: as attached, or at its target where it grows."""
+    return attached.counts_at_target() if attached.counts_at_target else attached.counts
 
 
 def _size(backbone: Backbone, name: str) -> int:
@@ -102,9 +109,11 @@ def published(figure: Mapping[str, str]) -> float:
     backbone = shape_of(figure["model"])
     counts: list[TensorCount] = []
     reference: list[TensorCount] | None = None
+    total_rank: int | None = None
     if figure["method"]:
         method = MethodSpec.parse(figure["method"])
-        counts = attach_shape(figure["model"], method)[0].counts
+        attached = attach_shape(figure["model"], method)[0]
+        counts, total_rank = _counts(attached), attached.total_rank
         sites = {key: value for key, value in method.options.items() if key == "sites"}
         lora = MethodSpec(id="lora", options={"rank": 8, **sites})
         reference = attach_shape(figure["model"], lora)[0].counts
@@ -115,4 +124,5 @@ def published(figure: Mapping[str, str]) -> float:
         backbone_parameters=backbone.parameter_count(),
         hidden_size=backbone.hidden_size,
         reference=reference,
+        total_rank=total_rank,
     )

@@ -113,13 +113,15 @@ def measure(info: TaskInfo, model: str, steps: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the embedded tasks.")
     parser.add_argument("--out", type=Path, default=Path("assets/embedded_tasks.json"))
-    parser.add_argument("--tasks", help="comma-separated ids; all where left out")
+    parser.add_argument("--tasks", help="comma-separated ids, whose lines are replaced in the file; all where left out")
     parser.add_argument("--steps", type=int, default=400)
     options = parser.parse_args()
     torch.set_num_threads(1)
     chosen = options.tasks.split(",") if options.tasks else [info.id for info in list_tasks()]
     models = {model.modality: model.id for model in list_models() if model.origin == "embedded"}
-    table = []
+    table: list[dict[str, Any]] = []
+    if options.tasks and options.out.is_file():
+        table = [line for line in json.loads(options.out.read_text())["tasks"] if line["task"] not in chosen]
     for info in list_tasks():
         if info.id in chosen:
             line = measure(info, models["text" if info.modality == "any" else info.modality], options.steps)
@@ -129,7 +131,7 @@ def main() -> None:
         "command": f"python scripts/measure_tasks.py --steps {options.steps}",
         "what": "score of the last step, mean over 3 seeds; bag of words: the best of four strengths",
         "environment": environment(torch.device("cpu")),
-        "tasks": table,
+        "tasks": sorted(table, key=lambda line: line["task"]),
     }
     options.out.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 

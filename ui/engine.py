@@ -117,7 +117,6 @@ class Warmup:
     def __init__(self, engine: Engine, patience: float = 6.0) -> None:
         self._engine, self._patience = engine, patience
         self._go = threading.Event()
-        self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name="warm-up", daemon=True)
 
     def start(self) -> None:
@@ -133,5 +132,3 @@ class Warmup:
             self._engine.prepare()
         except (ImportError, OSError, ValueError) as error:
             log.warning("the engine could not be loaded: %s", error)
-        finally:
-            self._done.set()

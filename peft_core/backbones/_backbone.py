@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
@@ -33,6 +33,8 @@ class TransformerBackbone:
         max_length: most tokens of a row, None for no limit.
         outputs: width of the head.
         problem: what the head is for.
+        label_tokens: for a family without a head, the vocabulary's entries that stand for the classes; None: those
+            after the special ones.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class TransformerBackbone:
         max_length: int | None = None,
         outputs: int = 2,
         problem: Problem = "classification",
+        label_tokens: Sequence[int] | None = None,
     ) -> None:
         self.id = model_id
         self.architecture = family
@@ -56,6 +59,7 @@ class TransformerBackbone:
         self.max_length = max_length
         self.outputs = outputs
         self.problem: Problem = problem
+        self.label_tokens = tuple(label_tokens) if label_tokens is not None else tuple(range(3, 3 + outputs))
         self.hidden_size: int = getattr(self.config, family.hidden_field)
         self.default_sites: SiteSelection = family.default_sites
         self.adapter_defaults: AdapterDefaults = family.adapter_defaults
@@ -224,8 +228,19 @@ class TransformerBackbone:
         return (positions * real.long()).argmax(dim=1)
 
     def logits(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Output of the head, (rows, outputs); for an encoder-decoder (rows, target tokens, vocabulary)."""
-        return self.model(**batch).logits
+        """Output of the head, (rows, outputs).
+
+        A family without a head answers by label words: the logits of their first tokens at the decoder's first
+        position. With `decoder_input_ids` in the batch: all logits, (rows, target tokens, vocabulary).
+        """
+        if self.architecture.head or "decoder_input_ids" in batch:
+            return self.model(**batch).logits
+        rows = batch["input_ids"].shape[0]
+        first = getattr(self.config, "decoder_start_token_id", None)
+        first = first if first is not None else self.config.pad_token_id
+        start = torch.full((rows, 1), first, device=batch["input_ids"].device)
+        answers = self.model(**batch, decoder_input_ids=start).logits[:, 0]
+        return answers[:, list(self.label_tokens)]
 
 
 def is_linear(module: nn.Module) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,6 +27,7 @@ def load_backbone(
     outputs: int,
     problem: Literal["classification", "regression"],
     device: str = "cpu",
+    labels: Sequence[str] | None = None,
 ) -> TransformerBackbone:
     """A backbone with its weights (float32, frozen, evaluation mode) and a fresh head of `outputs` values.
 
@@ -37,6 +38,7 @@ def load_backbone(
         outputs: classes, or regression targets.
         problem: what the head is for.
         device: a torch device.
+        labels: words of the classes, which a family without a head (T5) answers with.
 
     Raises:
         InputError: the model is not at hand, of an unknown architecture, or its files cannot be read.
@@ -59,10 +61,25 @@ def load_backbone(
         max_length=_max_length(position_limit(family, config), processor),
         outputs=outputs,
         problem=problem,
+        label_tokens=None if family.head else _label_tokens(model_id, processor, problem, labels),
     )
     load_head(backbone, initial_head(backbone, 0))
     backbone.model.to(device)
     return backbone
+
+
+def _label_tokens(model_id: str, processor: Any, problem: str, labels: Sequence[str] | None) -> list[int]:
+    """First tokens of the label words.
+
+    Raises:
+        InputError: regression, no words, or two words that begin with the same token.
+    """
+    if problem != "classification" or not labels:
+        raise InputError("task", problem, f"{model_id} answers in words, so the task must have classes")
+    tokens = [int(processor(word, add_special_tokens=False)["input_ids"][0]) for word in labels]
+    if len(set(tokens)) < len(tokens):
+        raise InputError("task", ", ".join(labels), f"{model_id} needs label words that begin with different tokens")
+    return tokens
 
 
 def meta_backbone(model_id: str, outputs: int = 2) -> TransformerBackbone:

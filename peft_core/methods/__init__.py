@@ -8,7 +8,7 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
-from peft_core.methods._contract import Attached, Group, Method, MethodConfig, WeightUpdate
+from peft_core.methods._contract import Attached, Group, Method, MethodConfig, SecondPass, WeightUpdate
 from peft_core.records import InputError, MethodSpec, checked
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Group",
     "Method",
     "MethodConfig",
+    "SecondPass",
     "WeightUpdate",
     "discover",
     "get_method",

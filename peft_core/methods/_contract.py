@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, Protocol
 
 import torch
@@ -16,6 +17,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from peft_core.methods import _surgery
+from peft_core.methods._counting import tensor_count
 from peft_core.methods._masks import BoostConfig, WeightTransform
 from peft_core.metrics.parameters import TensorCount, trainable_parameters
 from peft_core.records import AdapterPlace, Backbone, Frozen, InputError, Site, SiteSelection
@@ -97,6 +99,18 @@ class Group:
     warmup: int = 0
 
 
+@dataclass(frozen=True)
+class SecondPass:
+    """Another forward pass over every micro-batch, along another route, and what the two passes add to the loss.
+
+    route: called with 1 before the second pass, with 0 after it. loss(first, second, classes): from the head outputs
+    of both passes, (rows, outputs) or (rows,), the mean over rows; classes: whether they are scores of classes.
+    """
+
+    route: Callable[[int], None]
+    loss: Callable[[Tensor, Tensor, bool], Tensor]
+
+
 StepHook = Callable[[int, torch.optim.Optimizer], None]
 
 
@@ -107,12 +121,16 @@ class Attached:
         on_start(total_steps): once, before anything else; refuses a schedule that does not fit (InputError).
         before_step(step): draws what is drawn once a step (masks, routing).
         penalty() -> Tensor: added to the task loss, once a step.
+        second_pass: another forward pass and the loss on both; the task loss is that of the first.
         after_backward, before_update, after_step (step, optimizer): after the backward pass, between clipping and the
         optimizer's step, and after that step while the gradients still stand.
         groups: parameters by name that train with a rate, decay or clock of their own. Parameters that appear or go
         while training (growth) are taken up after the step.
         count_active() -> int: trainable adapter parameters now, where they change.
-        extra_state() / load_extra_state(dict): what a checkpoint must hold beyond parameters (JSON).
+        counts_at_target() -> list: what budgets count, where a method grows; `counts` are then those of this moment.
+        total_rank: sum of the ranks of all sites at the end, where the method sets it.
+        extra_state() / load_extra_state(dict): what a checkpoint must hold beyond parameters (JSON). Loading comes
+            before the parameters' values, also on an attachment that has trained, and may change which there are.
         pack / unpack: from the trained tensors to the stored ones and back, where not all are worth storing.
     """
 
@@ -123,12 +141,15 @@ class Attached:
         self.head: dict[str, nn.Parameter] = {}
         self.counts: list[TensorCount] = []
         self.penalty: Callable[[], Tensor] | None = None
+        self.second_pass: SecondPass | None = None
         self.before_step: list[Callable[[int], None]] = []
         self.on_start: list[Callable[[int], None]] = []
         self.after_backward: list[StepHook] = []
         self.before_update: list[StepHook] = []
         self.after_step: list[StepHook] = []
         self.groups: dict[str, Group] = {}
+        self.total_rank: int | None = None
+        self.counts_at_target: Callable[[], list[TensorCount]] | None = None
         self.count_active: Callable[[], int] | None = None
         self.pack: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None
         self.unpack: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None
@@ -142,23 +163,20 @@ class Attached:
     # --- building ---
 
     def add_at_site(self, site: Site, module: nn.Module) -> None:
-        self._add(site.name, module)
+        self.add_module(site.name, module)
         self._hooks.append((site.module, _surgery.site_hook(site, module)))
 
     def add_at_place(self, place: AdapterPlace, module: nn.Module) -> None:
-        self._add(place.name, module)
+        self.add_module(place.name, module)
         self._hooks.append((place.module, _surgery.place_hook(place, module)))
 
     def add_within(self, name: str, module: nn.Module, context: _surgery.Context) -> None:
-        """Adds a module that a context manager of its own puts into the backbone while the attachment is active."""
-        self.add_beside(name, module)
+        """A module that a context manager of its own puts into the backbone while the attachment is active."""
+        self.add_module(name, module)
         self._contexts.append(context)
 
-    def add_beside(self, name: str, module: nn.Module) -> None:
-        """Adds a module that only other modules of the method use."""
-        self._add(name, module)
-
-    def _add(self, name: str, module: nn.Module) -> None:
+    def add_module(self, name: str, module: nn.Module) -> None:
+        """A module that the others use; one with a place in the backbone goes through the three above."""
         self.modules[name] = module.to(self.device)
         for draw in (getattr(part, "draw", None) for part in module.modules()):
             if draw is not None:
@@ -172,63 +190,27 @@ class Attached:
         site: str,
         in_product: bool,
         kept: Callable[[], Tensor | None] | None = None,
-        stored: bool = True,
-        extra_flops: int = 0,
+        differs: Mapping[str, Any] | None = None,
     ) -> None:
         """Counts a parameter `role` of a module.
 
         Args:
             transform: says which of its values any mask keeps.
             kept: bool mask of the values worth storing now, where that is fewer than the transform keeps.
-            stored, extra_flops: as in `TensorCount`.
+            differs: fields of the `TensorCount` that shape and transform do not tell.
         """
         parameter = self.modules[module].get_parameter(role)
-        rows, cols = (parameter.shape[0], 1) if parameter.dim() == 1 else tuple(parameter.shape)
-        count = parameter.numel()
-        if transform is not None:
-            self._kept[f"adapter.{module}.{role}"] = kept or transform.union
-        self.counts.append(
-            TensorCount(
-                name=f"{module}.{role}",
-                site=site,
-                role=role,
-                rows=rows,
-                cols=cols,
-                is_bias=parameter.dim() == 1,
-                copies=transform.copies if transform else 1,
-                kept=transform.kept if transform else count,
-                nominal_kept=transform.nominal_kept if transform else float(count),
-                multiplied=transform.multiplied if transform else count,
-                seed_bits=64 if transform is not None and transform.seeded else 0,
-                in_product=in_product,
-                stored=stored,
-                extra_flops=extra_flops,
-            )
-        )
+        if transform is not None or kept is not None:
+            self._kept[f"adapter.{module}.{role}"] = kept or transform.union  # type: ignore[union-attr]
+        self.counts.append(tensor_count(f"{module}.{role}", site, role, parameter, transform, in_product, differs))
 
     def override(self, names: tuple[str, ...]) -> None:
         """Trains own copies of these backbone parameters."""
         for name in names:
             parameter = self.backbone.model.get_parameter(name)
             self.overrides[name] = _surgery.own_copy(parameter)
-            rows, cols = (parameter.shape[0], 1) if parameter.dim() == 1 else (parameter.shape[0], parameter[0].numel())
-            size = parameter.numel()
-            self.counts.append(
-                TensorCount(
-                    name=name,
-                    site=name.rpartition(".")[0],
-                    role=name.rpartition(".")[2],
-                    rows=rows,
-                    cols=cols,
-                    is_bias=name.endswith("bias"),
-                    copies=1,
-                    kept=size,
-                    nominal_kept=float(size),
-                    multiplied=size,
-                    seed_bits=0,
-                    in_product=False,
-                )
-            )
+            site, _, role = name.rpartition(".")
+            self.counts.append(tensor_count(name, site, role, parameter, differs={"is_bias": name.endswith("bias")}))
 
     def train_head(self, initial: Mapping[str, Tensor]) -> None:
         """Trains a head of its own from these values; the same for equal seeds, whatever the method."""
@@ -241,13 +223,16 @@ class Attached:
         return next(self.backbone.model.parameters()).device
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        """All parameters that train, by name: ``adapter.``, ``backbone.`` and ``head.`` ones."""
-        own = {
-            f"adapter.{name}.{role}": parameter
-            for name, module in self.modules.items()
-            for role, parameter in module.named_parameters()
-            if parameter.requires_grad
-        }
+        """All parameters that train, by name: ``adapter.``, ``backbone.`` and ``head.`` ones.
+
+        One that several modules share is there once, under the first module's name.
+        """
+        first: dict[int, tuple[str, nn.Parameter]] = {}
+        for name, module in self.modules.items():
+            for role, parameter in module.named_parameters():
+                if parameter.requires_grad:
+                    first.setdefault(id(parameter), (f"adapter.{name}.{role}", parameter))
+        own = dict(first.values())
         own |= {f"backbone.{name}": parameter for name, parameter in self.overrides.items()}
         return own | {f"head.{name}": parameter for name, parameter in self.head.items()}
 
@@ -264,6 +249,10 @@ class Attached:
             if not isinstance(value, nn.Parameter)
         }
 
+    @cached_property
+    def _owners(self) -> _surgery.Owners:
+        return _surgery.parameter_owners(self.backbone.model)
+
     @property
     def trains_matrices(self) -> bool:
         """Whether gradients of the backbone's own weights are computed, not only of its vectors."""
@@ -271,7 +260,9 @@ class Attached:
 
     def active(self) -> AbstractContextManager[None]:
         """Within it the backbone computes with this method's modules, parameters and head."""
-        return _surgery.installed(self.backbone.model, self._hooks, self.overrides | self.head, self._contexts)
+        return _surgery.installed(
+            self.backbone.model, self._hooks, self.overrides | self.head, self._owners, self._contexts
+        )
 
     def train(self, mode: bool = True) -> None:
         for module in self.modules.values():
@@ -304,9 +295,12 @@ class Attached:
             InputError: a tensor is missing, unexpected or of another size.
         """
         tensors = self.unpack(dict(adapter)) if self.unpack else adapter
-        given = {self._full_name(name): value for name, value in tensors.items()}
-        given |= {f"head.{name}": value for name, value in head.items()}
         targets = self.trainable()
+        given = {
+            f"adapter.{name}" if f"adapter.{name}" in targets else f"backbone.{name}": value
+            for name, value in tensors.items()
+        }
+        given |= {f"head.{name}": value for name, value in head.items()}
         odd = sorted(set(given) ^ set(targets))
         if odd:
             raise InputError("adapter", odd[0], "its tensors must be exactly those of the method and its options")
@@ -323,9 +317,6 @@ class Attached:
             target.copy_(value)
         else:
             target.zero_()[kept] = value.to(target.device)
-
-    def _full_name(self, name: str) -> str:
-        return f"adapter.{name}" if f"adapter.{name}" in self.trainable() else f"backbone.{name}"
 
     def _mask_of(self, name: str) -> Tensor | None:
         """bool mask, of the parameter's shape, of the values worth storing; None for all."""

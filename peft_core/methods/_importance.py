@@ -1,4 +1,4 @@
-"""Smoothed sensitivity and its uncertainty, by which AdaLoRA ranks the directions of all adapted maps."""
+"""Smoothed sensitivity and its uncertainty: AdaLoRA ranks directions by them, IncreLoRA whole maps."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+
+TILE = 2**18
+"""Values of a weight update and of its gradient that are computed at a time."""
 
 
 class Importance(nn.Module):
@@ -40,3 +43,24 @@ def below_threshold(scores: Sequence[Tensor], drop: int) -> list[Tensor]:
     everything = torch.cat([score.flatten() for score in scores])
     threshold = everything.kthvalue(min(drop, len(everything))).values
     return [score <= threshold for score in scores]
+
+
+def absolute_product_sum(left: Tensor, right: Tensor, uses: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Sum over all values of |Delta W * G| with Delta W = left right and G = sum over uses of delta^T x, in row tiles.
+
+    Neither matrix is ever whole: a tile holds `TILE` values. Costs 2 (tokens + R) in out FLOPs, as much as a forward
+    through the frozen map, and the inputs and output gradients of all uses, (in + out) floats a token.
+
+    Args:
+        left: (out, R).
+        right: (R, in).
+        uses: x (..., in) that went into the map and delta (..., out), the loss's gradient by what came out.
+    """
+    flat = [(x.flatten(0, -2).float(), delta.flatten(0, -2).float()) for x, delta in uses]
+    total = torch.zeros((), device=left.device)
+    rows = max(1, TILE // right.shape[1])
+    for start in range(0, len(left), rows) if flat else ():
+        tile = slice(start, start + rows)
+        gradient = torch.stack([delta[:, tile].T @ x for x, delta in flat]).sum(0)
+        total += (left[tile] @ right * gradient).abs().sum()
+    return total

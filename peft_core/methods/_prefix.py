@@ -13,7 +13,7 @@ from peft_core.methods._attention import prefixed
 from peft_core.methods._contract import Attached, WeightUpdate
 from peft_core.methods._masks import BoostConfig, WeightTransform, transform
 from peft_core.methods._modules import inverse_root, keyed_generator
-from peft_core.metrics.parameters import TensorCount
+from peft_core.metrics.parameters import NOT_STORED, TensorCount
 from peft_core.records import Backbone, InputError, PrefixPlace
 
 FLAT_STD = 0.02
@@ -104,7 +104,7 @@ def attach_made(backbone: Backbone, length: int, bottleneck: int, generator: tor
         weight, bias = _linear(attached, shape, place.name)
         _put(attached, place, MadePrefix(trunks[place.group], weight, bias))
         for role in ("W", "b"):
-            attached.add_tensor(place.name, role, None, place.name, in_product=False, stored=False)
+            attached.add_tensor(place.name, role, None, place.name, in_product=False, differs=NOT_STORED)
         attached.counts += [_stored(place, "P_K", length, place.width), _stored(place, "P_V", place.width, length)]
     attached.updates = partial(_linear_maps, attached, length)
     attached.pack = partial(_pack, attached)
@@ -146,9 +146,9 @@ def _trunk(attached: Attached, group: str, length: int, bottleneck: int) -> Trun
     width, name = attached.backbone.hidden_size, f"{group}.trunk"
     weight, bias = _linear(attached, (bottleneck, width), name)
     trunk = Trunk(_draw(attached, (length, width), (name, "E")), weight, bias)
-    attached.add_beside(name, trunk)
+    attached.add_module(name, trunk)
     for role in ("E", "W", "b"):
-        attached.add_tensor(name, role, None, name, in_product=False, stored=False)
+        attached.add_tensor(name, role, None, name, in_product=False, differs=NOT_STORED)
     return trunk
 
 
@@ -180,10 +180,11 @@ def _stored(place: PrefixPlace, role: str, rows: int, cols: int) -> TensorCount:
         cols=cols,
         is_bias=False,
         copies=1,
-        kept=size,
-        nominal_kept=float(size),
+        kept=0,
+        nominal_kept=0.0,
         multiplied=size,
-        trained=False,
+        stored=size,
+        nominal_stored=float(size),
     )
 
 

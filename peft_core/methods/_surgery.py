@@ -18,6 +18,7 @@ from peft_core.records import AdapterPlace, Site
 
 Hook = Callable[[nn.Module, tuple[Any, ...], Any], Any]
 Context = Callable[[], AbstractContextManager[None]]
+Owners = dict[str, list[tuple[nn.Module, str]]]
 
 
 def site_hook(site: Site, update: Callable[[Tensor], Tensor]) -> Hook:
@@ -52,7 +53,7 @@ def _layer_norm(module: nn.Module, x: Tensor) -> Tensor:
     return type(module).forward(module, x)
 
 
-def parameter_owners(model: nn.Module) -> dict[str, list[tuple[nn.Module, str]]]:
+def parameter_owners(model: nn.Module) -> Owners:
     """For every parameter name all places (module, attribute) that hold that parameter; tied ones have several."""
     places: dict[int, list[tuple[nn.Module, str]]] = {}
     for module in model.modules():
@@ -67,11 +68,15 @@ def installed(
     model: nn.Module,
     hooks: Sequence[tuple[str, Hook]],
     parameters: Mapping[str, nn.Parameter],
+    owners: Owners,
     contexts: Sequence[Context] = (),
 ) -> Iterator[None]:
-    """Within it the hooks are on the named modules, the parameters stand in for the model's own, contexts are open."""
+    """Within it the hooks are on the named modules, the parameters stand in for the model's own, contexts are open.
+
+    Args:
+        owners: of the model's parameters, from `parameter_owners`.
+    """
     with ExitStack() as undo:
-        owners = parameter_owners(model) if parameters else {}
         for name, parameter in parameters.items():
             for module, attribute in owners[name]:
                 undo.callback(module._parameters.__setitem__, attribute, module._parameters[attribute])

@@ -76,7 +76,7 @@ def attach(backbone: Backbone, config: Config, generator: torch.Generator) -> At
         skip = 0 if place is places[0] else config.length
         attached.add_within(place.name, prompts, partial(prompted, layer, prompts, skip, place is places[-1]))
         flops = extra_token_flops(backbone, place.layer, config.length)
-        attached.add_tensor(place.name, "P", None, place.name, in_product=False, extra_flops=flops)
+        attached.add_tensor(place.name, "P", None, place.name, in_product=False, differs={"extra_flops": flops})
     return attached
 
 

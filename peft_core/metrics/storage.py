@@ -9,13 +9,13 @@ from peft_core.metrics.parameters import FLOAT_BITS, TensorCount
 
 
 def stored_bits(counts: Sequence[TensorCount]) -> int:
-    """Bits of a stored adapter, head apart: exact kept values, and the seed once."""
-    return sum(count.kept * count.stored_bits for count in counts if count.stored) + seed_bits(counts)
+    """Bits of a stored adapter, head apart: exact numbers of values, and the seed once."""
+    return sum(count.stored_values * count.stored_bits for count in counts) + seed_bits(counts)
 
 
 def nominal_stored_bits(counts: Sequence[TensorCount]) -> float:
     """Bits by formula, as papers print them: masks keep n (1 - s^d) values."""
-    return sum(count.nominal_kept * count.stored_bits for count in counts if count.stored) + seed_bits(counts)
+    return sum(count.nominal_stored_values * count.stored_bits for count in counts) + seed_bits(counts)
 
 
 def seed_bits(counts: Sequence[TensorCount]) -> int:

@@ -76,7 +76,7 @@ class TrainingConfig(Frozen):
     accumulation: int = Field(1, ge=1, le=1024, description="micro-batches that one step's batch is split into")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 computes under autocast, weights stay fp32")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a CUDA device where there is one")
-    eval_every: int | None = Field(None, ge=1, description="steps between evaluations; empty: a twelfth of the run")
+    eval_every: int | None = Field(None, ge=1, description="steps between evaluations; empty: a tenth of the run")
     max_length: int | None = Field(
         None, ge=2, le=100_000, description="tokens a row is cut to; empty: the model's limit"
     )
@@ -96,7 +96,7 @@ class TrainingConfig(Frozen):
         return self.steps if self.steps is not None else 300
 
     def eval_interval(self, total_steps: int) -> int:
-        return self.eval_every if self.eval_every is not None else max(1, math.ceil(total_steps / 12))
+        return self.eval_every if self.eval_every is not None else max(1, math.ceil(total_steps / 10))
 
 
 class ComparisonSpec(Frozen):

@@ -98,10 +98,10 @@ def _layout(title: str, x_title: str, y_title: str) -> dict[str, Any]:
     return {
         "title": {"text": title, "font": {"size": 15}, "x": 0, "xanchor": "left"},
         "font": {"family": FONT, "size": 12},
-        "margin": {"l": 56, "r": 24, "t": 40, "b": 44},
-        "height": 320,
+        "margin": {"l": 56, "r": 24, "t": 40, "b": 76},
+        "height": 350,
         "hovermode": "x unified",
-        "legend": {"orientation": "h", "y": -0.22},
+        "legend": {"orientation": "h", "y": -0.28, "yanchor": "top"},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "xaxis": {"title": {"text": x_title}, "gridcolor": "rgba(128,128,128,0.2)", "zeroline": False},

@@ -15,15 +15,15 @@ from peft_core.report.series import curves
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; }
-body { font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; max-width: 76rem; margin: 0 auto;
+body { font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; max-width: 80rem; margin: 0 auto;
        padding: 1.5rem 1rem 4rem; color: #1c2430; background: #fff; }
 @media (prefers-color-scheme: dark) { body { color: #dde3ea; background: #14181f; } }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
 .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(28rem, 100%), 1fr)); gap: 1rem; }
 .grid > div { border: 1px solid var(--line); border-radius: 6px; padding: .25rem; min-width: 0; }
 .scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
+table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .55rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
 pre { background: var(--soft); padding: .75rem; border-radius: 6px; overflow-x: auto; }
 """
@@ -69,7 +69,9 @@ def _figures(view: View) -> list[Figure]:
     table = tables.rows(view)
     ranks = curves(view, "effective")
     return [
-        line_figure(curves(view, "score"), metric, "step", metric, {"baseline": baseline} if baseline else None),
+        line_figure(
+            curves(view, "score"), metric, "step", metric, {"baseline": baseline} if baseline is not None else None
+        ),
         line_figure(curves(view, "loss", smoothing=0.8), "Training loss, smoothed", "step", "loss"),
         line_figure(
             ranks,
@@ -92,7 +94,8 @@ def _holder(number: int, figure: Figure) -> str:
 
 def _caption(view: View) -> str:
     comparison = view.comparison
-    device = comparison.plan.get("device") or comparison.environment.get("device")
+    environment = comparison.environment
+    device = ", ".join(str(environment[key]) for key in ("device_name", "device") if environment.get(key))
     parts = [
         f"Comparison {comparison.id}, {comparison.state}, started {comparison.created}",
         f"seeds {', '.join(map(str, comparison.spec.seeds))}",

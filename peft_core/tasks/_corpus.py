@@ -84,13 +84,13 @@ def handling(rng: Random) -> Passage:
 
 
 SOURCES = (
-    (28, lambda rng: (sentence(clause(rng)), None)),
-    (12, lambda rng: (review(rng, chance(rng, 0.5)), None)),
+    (24, lambda rng: (sentence(clause(rng)), None)),
+    (20, lambda rng: (review(rng, chance(rng, 0.5), contrast=0.4), None)),
     (30, retold_event),
-    (8, retold_sequence),
+    (6, retold_sequence),
     (10, retold_relative),
-    (6, quantified),
-    (6, handling),
+    (5, quantified),
+    (5, handling),
 )
 _WEIGHTED = tuple(source for weight, source in SOURCES for _ in range(weight))
 

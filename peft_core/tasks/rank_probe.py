@@ -115,7 +115,7 @@ class RankProbe:
         eval_rows=1000,
         max_train_rows=MAX_ROWS,
         max_eval_rows=MAX_EVAL_ROWS,
-        options={"spectrum": "flat", "rank": 8, "strength": 1.0},
+        options={"spectrum": "flat", "rank": 8, "strength": 2.5},
     )
     teacher = staticmethod(teacher)
 

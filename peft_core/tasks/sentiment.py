@@ -28,8 +28,8 @@ _WEIGHTED = tuple(frame for frame, weight in CONTRASTS for _ in range(weight))
 
 
 def clause_words(rng: Random, aspect: Noun, positive: bool) -> Words:
-    """A clause that values the aspect: half of them by denying the opposite."""
-    negated = chance(rng, 0.5)
+    """A clause that values the aspect: a third of them by denying the opposite."""
+    negated = chance(rng, 0.35)
     seems_good = positive != negated
     plural = chance(rng, 0.3)
     name = plain(f"the {aspect.plural if plural else aspect.singular}")
@@ -46,19 +46,20 @@ def clause_words(rng: Random, aspect: Noun, positive: bool) -> Words:
     return plain(who) + verb_words(rng, verb, pick(rng, ("past", "present")), many, negated) + name
 
 
-def review(rng: Random, positive: bool) -> str:
+def review(rng: Random, positive: bool, contrast: float = 0.45) -> str:
+    """One clause, two that agree, or (with the probability `contrast`) two that disagree."""
     won_aspect, lost_aspect = (pick(rng, concept) for concept in rng.sample(lexicon.ASPECTS, 2))
-    shape = rng.random()
+    contrasted = chance(rng, contrast)
 
     def clause(aspect: Noun, good: bool) -> str:
         return " ".join(word.right for word in clause_words(rng, aspect, good))
 
-    if shape < 0.15:
-        text = clause(won_aspect, positive)
-    elif shape < 0.3:
-        text = f"{clause(won_aspect, positive)} and {clause(lost_aspect, positive)}"
-    else:
+    if contrasted:
         text = pick(rng, _WEIGHTED).format(won=clause(won_aspect, positive), lost=clause(lost_aspect, not positive))
+    elif chance(rng, 0.4):
+        text = clause(won_aspect, positive)
+    else:
+        text = f"{clause(won_aspect, positive)} and {clause(lost_aspect, positive)}"
     return finish(["I" if word == "i" else word for word in text.split()])
 
 

@@ -18,10 +18,10 @@ STEP = 360 / len(DIRECTIONS)
 def draft(rng: Random) -> tuple[Drawing, int]:
     ground = random_colour(rng)
     label = int(rng.random() * len(DIRECTIONS))
-    angle = label * STEP + STEP * 0.7 * (rng.random() - 0.5)
-    radius = 7.0 + 4.0 * rng.random()
+    angle = label * STEP + STEP * 0.5 * (rng.random() - 0.5)
+    radius = 8.0 + 4.0 * rng.random()
     x, y = (radius + (SIZE - 2 * radius) * rng.random() for _ in range(2))
-    arrow = Shape("arrow", x, y, radius, angle, 0.55, contrasting(rng, ground))
+    arrow = Shape("arrow", x, y, radius, angle, 0.7, contrasting(rng, ground, 250))
     shapes = [arrow]
     for _ in range(2):
         small = 1.5 + 1.5 * rng.random()

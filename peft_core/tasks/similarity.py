@@ -33,31 +33,34 @@ ANIMATE = tuple(concept for concept in lexicon.ANIMATE if len(concept) > 1)
 VERBS = tuple(concept for concept in lexicon.MUTUAL if len(concept) > 1)
 PROPERTIES = tuple(concept for concept in lexicon.ADJECTIVES if len(concept) > 1)
 PLACES = tuple(concept for concept in lexicon.PLACES if len(concept) > 1)
-DECOY = 0.8
-"""How often a word that lost its slot turns up in another one."""
+TRADED = 0.75
+"""How often words that lose their slot trade places instead of giving way to others."""
 
 
 def altered(rng: Random, event: Event, lost: tuple[str, ...]) -> Event:
-    """The event with other fillers in the slots that are lost."""
+    """The event with other fillers in the slots that are lost. The patient's property is no slot."""
     agent, patient = event.agent, event.patient
-    if "agent" in lost and "patient" in lost and chance(rng, DECOY):
-        agent, patient = replace(patient, plural=agent.plural), replace(agent, adjective=None)
-    elif "agent" in lost:
-        agent = replace(agent, concept=other(rng, ANIMATE, agent.concept, patient.concept))
-    if "patient" in lost and patient is event.patient:
-        patient = replace(patient, concept=other(rng, ANIMATE, agent.concept, patient.concept))
-    kept = event.agent.adjective
-    changed = other(rng, PROPERTIES, kept) if "property" in lost else kept
-    decoy = "property" in lost and chance(rng, DECOY)
-    verb = other(rng, VERBS, event.verb) if "verb" in lost else event.verb
+    doer, target = agent.concept, patient.concept
+    if "agent" in lost and "patient" in lost and chance(rng, TRADED):
+        doer, target = target, doer
+    else:
+        doer = other(rng, ANIMATE, doer, target) if "agent" in lost else doer
+        target = other(rng, ANIMATE, doer, target) if "patient" in lost else target
+    property_, rest = agent.adjective, patient.adjective
+    if "property" in lost and chance(rng, TRADED):
+        property_, rest = rest, property_
+    elif "property" in lost:
+        property_, rest = rng.sample([each for each in PROPERTIES if each not in (property_, rest)], 2)
+    elif chance(rng, 0.5):
+        rest = other(rng, PROPERTIES, property_, rest)
     where = event.place
     if where and "place" in lost:
         where = (where[0], other(rng, PLACES, where[1]))
     return replace(
         event,
-        agent=replace(agent, adjective=changed),
-        patient=replace(patient, adjective=kept if decoy else None),
-        verb=verb,
+        agent=replace(agent, concept=doer, adjective=property_),
+        patient=replace(patient, concept=target, adjective=rest),
+        verb=other(rng, VERBS, event.verb) if "verb" in lost else event.verb,
         place=where,
     )
 
@@ -78,8 +81,9 @@ def in_register(event: Event, formal: bool) -> Event:
 def draw(rng: Random) -> Event:
     """An event whose slots all have words with synonyms."""
     doer = pick(rng, ANIMATE)
-    agent = Entity(doer, chance(rng, 0.5), pick(rng, PROPERTIES))
-    patient = Entity(other(rng, ANIMATE, doer), chance(rng, 0.5))
+    first, second = rng.sample(PROPERTIES, 2)
+    agent = Entity(doer, chance(rng, 0.5), first)
+    patient = Entity(other(rng, ANIMATE, doer), chance(rng, 0.5), second)
     where = pick(rng, PREPOSITIONS), pick(rng, PLACES)
     return Event(agent, pick(rng, VERBS), patient, pick(rng, TENSES), place=where)
 

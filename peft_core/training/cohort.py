@@ -92,6 +92,7 @@ def train_comparison(
         outputs=info.outputs,
         problem="regression" if info.labels is None else "classification",
         device=str(device),
+        labels=info.labels,
     )
     data = load_data(spec, backbone)
     base = baseline(info.metrics, data.train.labels, data.evaluation.labels)[info.metrics[0]]

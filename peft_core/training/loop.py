@@ -66,6 +66,7 @@ class Run:
         self.evaluations: list[tuple[int, dict[str, float | None]]] = []
         self.best: tuple[int, float] | None = None
         self.best_tensors: dict[str, Tensor] = {}
+        self.best_extra: dict[str, Any] | None = None
         self.checkpointed_at = 0.0
 
     @property
@@ -117,7 +118,8 @@ class Run:
             "evaluations": self.evaluations,
             "step_times": self.step_times[-500:],
             "best": self.best,
-            "extra": self.attached.extra_state() if self.attached.extra_state else None,
+            "best_extra": self.best_extra,
+            "extra": self.extra_state(),
         }
         save_checkpoint(self.folder / "checkpoints", self.step, state, tensors)
         self.checkpointed_at = self.seconds
@@ -138,13 +140,21 @@ class Run:
         self.flops, self.executed, self.nominal = state["flops"]
         self.evaluations = [(step, scores) for step, scores in state["evaluations"]]
         self.step_times, self.best = state["step_times"], tuple(state["best"]) if state["best"] else None
+        self.best_extra = state.get("best_extra")
         self.best_tensors = {
             name.removeprefix("best."): value for name, value in checkpoint.tensors.items() if name.startswith("best.")
         }
         self.checkpointed_at = self.seconds
 
+    def extra_state(self) -> dict[str, Any] | None:
+        """What the method keeps beyond its parameters, now."""
+        return self.attached.extra_state() if self.attached.extra_state else None
+
     def select_best(self) -> None:
-        """Puts back the parameters of the best evaluation."""
+        """Puts back the parameters of the best evaluation, and those only that were there."""
+        if self.best_extra is not None and self.attached.load_extra_state:
+            self.attached.load_extra_state(self.best_extra)
+            self.parameters = self.attached.trainable()
         with torch.no_grad():
             for name, value in self.best_tensors.items():
                 self.parameters[name].copy_(value)
@@ -212,24 +222,37 @@ def _step(run: Run) -> StepRecord:
 
 
 def _accumulate(run: Run, rows: list[int], device: torch.device) -> tuple[float, float | None, int, int]:
-    """Forward and backward over the micro-batches. Task loss, penalty, tokens (padding included), widest row."""
+    """Forward and backward over the micro-batches. Task loss, penalty, tokens (padding included), widest row.
+
+    A second pass sees the same rows; its part of the loss counts as penalty, and its tokens count too.
+    """
     size = math.ceil(len(rows) / run.training.accumulation)
     total, penalty, tokens, width = 0.0, None, 0, 0
+    second = run.attached.second_pass
     for start in range(0, len(rows), size):
         part = rows[start : start + size]
         batch = run.data.train.batch(part, device)
         run.attached.begin_rows(run.step, start)
-        with torch.autocast(device.type, torch.bfloat16, enabled=run.training.precision == "bf16"):
-            logits = run.attached.backbone.logits(batch)
-        loss = task_loss(logits, run.data.train.labels_of(part, device), run.data.info) * (len(part) / len(rows))
+        logits, share = _logits(run, batch, device), len(part) / len(rows)
+        loss = task_loss(logits, run.data.train.labels_of(part, device), run.data.info) * share
         total += float(loss.detach())
+        if second is not None:
+            second.route(1)
+            extra = second.loss(logits, _logits(run, batch, device), run.data.info.labels is not None) * share
+            second.route(0)
+            penalty, loss = (penalty or 0.0) + float(extra.detach()), loss + extra
         if start == 0 and run.attached.penalty is not None:
             extra = run.attached.penalty()
-            penalty, loss = float(extra.detach()), loss + extra
+            penalty, loss = (penalty or 0.0) + float(extra.detach()), loss + extra
         loss.backward()
         width = max(width, _width(batch, run))
-        tokens += len(part) * _width(batch, run)
+        tokens += len(part) * _width(batch, run) * (1 if second is None else 2)
     return total, penalty, tokens, width
+
+
+def _logits(run: Run, batch: dict[str, Tensor], device: torch.device) -> Tensor:
+    with torch.autocast(device.type, torch.bfloat16, enabled=run.training.precision == "bf16"):
+        return run.attached.backbone.logits(batch)
 
 
 def _width(batch: dict[str, Tensor], run: Run) -> int:
@@ -268,5 +291,5 @@ def _evaluated(run: Run) -> Iterator[Event]:
     run.evaluations.append((run.step, scores))
     primary = scores[run.data.info.metrics[0]]
     if run.training.selection == "best" and primary is not None and (run.best is None or primary > run.best[1]):
-        run.best = (run.step, primary)
+        run.best, run.best_extra = (run.step, primary), run.extra_state()
         run.best_tensors = {name: parameter.detach().clone() for name, parameter in run.parameters.items()}

@@ -19,7 +19,7 @@ from tests.browser.conftest import CHROMIUM_ARGUMENTS, ROOT, free_port, wait_unt
 PICTURES = ROOT / "assets" / "pictures"
 
 
-def picture(address: str, target: Path, width: int = 1440, height: int = 1000, theme: str = "light") -> None:
+def picture(address: str, target: Path, width: int = 1440, height: int = 1270, theme: str = "light") -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM_ARGUMENTS)
         page = browser.new_page(viewport={"width": width, "height": height})

@@ -155,7 +155,7 @@ function deviceOf(shown) {
   const { device, device_name: name, threads, cores } = shown.environment;
   const kind = device || shown.plan.device || "";
   const count = kind === "cpu" ? shown.plan.threads || threads || cores : null;
-  return [name || kind, name && kind ? `(${kind}${count ? `, ${count} threads` : ""})` : ""].filter(Boolean).join(" ");
+  return [name || kind, name && kind ? `(${kind}${count ? `, ${count} thread${count === 1 ? "" : "s"}` : ""})` : ""].filter(Boolean).join(" ");
 }
 
 function frozen(shown) {

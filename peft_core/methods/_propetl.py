@@ -1,0 +1,226 @@
+"""ProPETL: one prototype theta for all layers, and for every layer a learned binary mask: theta_l = theta * m_l.
+
+Zeng et al. 2023, "One Network, Many Masks: Towards More Parameter-Efficient Transfer Learning", eq. 5, section 3.3.
+Every layer has a real score tensor s_l shaped like the prototype's weights; m_l keeps the top share k of |s_l|. As a
+weight transform it goes over any module; the prototype is one Parameter that many modules hold, so autograd sums
+m_l * g_l over the layers. Biases are shared and never masked.
+
+Where paper and authors' code differ: the paper passes the gradient to s unchanged, the code to |s|, and so do we:
+dL/ds = sign(s) (dL/dtheta_l * theta). The paper counts biases as masked in what trains (n L + n); here, as in the code,
+only weights have scores. The code stores masks as one byte a value; we pack them to one bit. The paper's Algorithm 1
+subtracts the gradient of log p, which is a slip of the sign.
+
+Ablations. Only mask (`share=false`): a prototype and a mask for every layer; values that the mask drops are not stored.
+The paper's formula leaves out these masks' own bits; our exact storage counts them. Only share (`learn_masks=false`):
+no masks. Random masks: the paper draws them "during the forward process", which leaves open how often; here they are
+drawn once from the seed, and only the seed is stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from peft_core.methods._contract import Attached, Group
+from peft_core.methods._masks import BoostConfig, MaskedCopies, Plain, WeightTransform
+from peft_core.methods._modules import kaiming, keyed_generator
+from peft_core.records import Backbone, Frozen, InputError
+
+PACKED = "masks"
+"""Name of the stored tensor that holds all learned masks, one bit a value, in the order of their modules."""
+
+
+class PropetlConfig(Frozen):
+    """Options that ProPETL adds to a method."""
+
+    keep: float = Field(0.5, gt=0, le=1, description="share k of the weights that a layer's mask keeps")
+    mask_learning_rate: float = Field(3e-3, gt=0, le=10, description="peak learning rate of the masks' scores")
+    score_bound: float | None = Field(
+        None, gt=0, le=1000, description="scores start as U(-bound, bound); empty: the authors' bounds"
+    )
+    share: bool = Field(True, description="one prototype for all layers; false: one for each")
+    learn_masks: bool = Field(True, description="learn which weights a layer uses; false: it uses all")
+    random_masks: bool = Field(False, description="fixed random masks instead of learned ones")
+
+    @property
+    def masks(self) -> Literal["random", "learned", "none"]:
+        if self.random_masks:
+            return "random"
+        return "learned" if self.learn_masks else "none"
+
+
+def dropped_count(count: int, keep: float) -> int:
+    """floor((1 - k) n), exactly in decimal."""
+    return int(count * (1 - Decimal(str(keep))))
+
+
+def top_mask(size: Tensor, keep: float) -> Tensor:
+    """bool mask that drops the floor((1 - k) n) smallest values, of equal ones the first."""
+    values = size.flatten()
+    dropped = dropped_count(len(values), keep)
+    if dropped == 0:
+        return torch.ones_like(size, dtype=torch.bool)
+    # A sort costs ten times as much on a CPU; elsewhere kthvalue is refused under deterministic algorithms.
+    on_cpu = values.device.type == "cpu"
+    threshold = values.kthvalue(dropped).values if on_cpu else values.sort().values[dropped - 1]
+    above, equal = values > threshold, values == threshold
+    room = len(values) - dropped - above.sum()
+    last = equal.flip(0).cumsum(0).flip(0) <= room
+    return (above | (equal & last)).view_as(size)
+
+
+def binary_mask(scores: Tensor, keep: float) -> Tensor:
+    """0 or 1 in the scores' type; its gradient goes straight through to |s|."""
+    size = scores.abs()
+    return top_mask(size.detach(), keep).to(scores.dtype) + (size - size.detach())
+
+
+def combine(layer: Tensor, task: Tensor, how: Literal["or", "and", "add"] = "or") -> Tensor:
+    """The mask of a layer in a task (eq. 6): 1 - (1 - m_layer)(1 - m_task); ablations: product, and sum (up to 2)."""
+    if how == "and":
+        return layer * task
+    return layer + task if how == "add" else 1 - (1 - layer) * (1 - task)
+
+
+class LearnedMask(Plain):
+    """theta * m with m the top share of |scores|; scores of the weight's shape (rows, cols)."""
+
+    def __init__(self, shape: tuple[int, int], keep: float, scores: Tensor) -> None:
+        super().__init__(shape)
+        self.keep, self.scores = keep, nn.Parameter(scores)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """(rows, cols) to (1, rows, cols)."""
+        return (weight * binary_mask(self.scores, self.keep)).unsqueeze(0)
+
+    def chosen(self) -> Tensor:
+        """bool (rows, cols): the values that it keeps now."""
+        return top_mask(self.scores.detach().abs(), self.keep)
+
+
+class Prototype(nn.Module):
+    """The tensors that modules share, and the modules by name."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        for role, value in tensors.items():
+            self.register_parameter(role, nn.Parameter(value))
+        self.users: dict[str, nn.Module] = {}
+
+    def tie(self, name: str, module: nn.Module) -> None:
+        """Makes the module's parameters these."""
+        for role, parameter in self.named_parameters():
+            setattr(module, role, parameter)
+        self.users[name] = module
+
+
+class Builder:
+    """Makes an attachment of modules whose weights are masked prototypes.
+
+    Every module of a name holds for each weight `role` the transform `mask_<role>` that `mask` gave.
+    """
+
+    def __init__(self, backbone: Backbone, config: PropetlConfig, seed: int) -> None:
+        self.config = config
+        self.attached = Attached(backbone, seed)
+        self._prototypes: dict[str, Prototype] = {}
+        self._learned: dict[str, LearnedMask] = {}
+
+    def mask(self, shape: tuple[int, int], name: str, role: str, bound: float) -> WeightTransform:
+        """The mask of one layer's tensor. bound: of its first scores, where the config has none."""
+        seed, config = self.attached.seed, self.config
+        if config.masks == "none":
+            return Plain(shape)
+        if config.masks == "random":
+            sparsity = float(1 - Decimal(str(config.keep)))
+            return MaskedCopies(shape, BoostConfig(d=1, sparsity=sparsity), name, role, seed)
+        if self.attached.device.type == "meta":
+            scores = torch.empty(shape, device="meta")
+        else:
+            scores = kaiming(shape, config.score_bound or bound, keyed_generator(seed, name, role, "scores"))
+        mask = LearnedMask(shape, config.keep, scores)
+        self._learned[f"{name}.mask_{role}.scores"] = mask
+        return mask
+
+    def prototype(self, group: str, name: str, make: Callable[[], dict[str, Tensor]]) -> Prototype:
+        """What the modules of a group share; made by the first. Without sharing every module has its own."""
+        key = group if self.config.share else name
+        if key not in self._prototypes:
+            self._prototypes[key] = Prototype(make())
+            self.attached.add_module(f"prototype.{key}", self._prototypes[key])
+        return self._prototypes[key]
+
+    def finish(self) -> Attached:
+        """Counts everything, gives scores their learning rate, and packs masks for storage."""
+        for key, prototype in self._prototypes.items():
+            for role, parameter in prototype.named_parameters():
+                self._count(key, role, parameter, list(prototype.users.values()))
+        for name in self._learned:
+            site, role = name.removesuffix(".scores").rsplit(".", 1)
+            bits = {"stored_bits": 1} if self.config.share else {"stored_bits": 1, "nominal_stored": 0.0}
+            self.attached.add_tensor(site, f"{role}.scores", None, site, in_product=False, differs=bits)
+            self.attached.groups[f"adapter.{name}"] = Group(rate=self.config.mask_learning_rate)
+        if self._learned:
+            self.attached.pack, self.attached.unpack = self._pack, self._unpack
+        return self.attached
+
+    def _count(self, key: str, role: str, parameter: Tensor, users: list[nn.Module]) -> None:
+        """A prototype's tensor: dense FLOPs once a layer, as without masks."""
+        add, config, size = self.attached.add_tensor, self.config, parameter.numel()
+        module, site = f"prototype.{key}", f"prototype.{key}" if config.share else key
+        if parameter.dim() == 1:
+            return add(module, role, None, site, in_product=False)
+        masks: list[Any] = [getattr(user, f"mask_{role}") for user in users]
+        counted: dict[str, Any] = {"copies": len(users), "multiplied": len(users) * size}
+        if config.masks == "random":
+            counted["kept"] = int(_union(masks).sum())
+            counted["nominal_kept"] = size * (1 - (1 - config.keep) ** len(masks))
+            return add(module, role, masks[0], site, True, lambda: _union(masks), counted)
+        if config.masks == "learned" and not config.share:
+            counted |= {"stored": size - dropped_count(size, config.keep), "nominal_stored": config.keep * size}
+            return add(module, role, None, site, True, masks[0].chosen, counted)
+        return add(module, role, None, site, True, differs=counted)
+
+    def _pack(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        masks = torch.cat([mask.chosen().flatten() for mask in self._learned.values()])
+        return {name: value for name, value in tensors.items() if name not in self._learned} | {
+            PACKED: pack_bits(masks)
+        }
+
+    def _unpack(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Scores of 1 and 0 that choose what was stored.
+
+        Raises:
+            InputError: no masks, or masks of another size or density.
+        """
+        counts = [mask.scores.numel() for mask in self._learned.values()]
+        packed = tensors.pop(PACKED, None)
+        if packed is None or packed.dtype != torch.uint8 or packed.numel() != -(-sum(counts) // 8):
+            raise InputError("adapter", PACKED, f"it must hold one bit for each of {sum(counts)} weights")
+        parts = unpack_bits(packed, sum(counts)).split(counts)
+        for (name, mask), part in zip(self._learned.items(), parts, strict=True):
+            kept = len(part) - dropped_count(len(part), mask.keep)
+            if int(part.sum()) != kept:
+                raise InputError("adapter", name, f"its mask must keep {kept} weights")
+            tensors[name] = part.view(mask.scores.shape).to(mask.scores.dtype)
+        return tensors
+
+
+def _union(masks: list[MaskedCopies]) -> Tensor:
+    return torch.stack([mask.masks.any(0) for mask in masks]).any(0)
+
+
+def pack_bits(values: Tensor) -> Tensor:
+    """bool (n,) to uint8 (ceil(n / 8),), the first value in the lowest bit."""
+    padded = torch.cat([values.cpu(), torch.zeros(-len(values) % 8, dtype=torch.bool)]).view(-1, 8)
+    return (padded.to(torch.uint8) << torch.arange(8, dtype=torch.uint8)).sum(1, dtype=torch.uint8)
+
+
+def unpack_bits(packed: Tensor, count: int) -> Tensor:
+    """bool (count,): what `pack_bits` packed."""
+    return (packed.cpu().unsqueeze(1) >> torch.arange(8, dtype=torch.uint8) & 1).flatten()[:count].bool()

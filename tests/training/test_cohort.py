@@ -1,0 +1,108 @@
+"""A whole comparison on the embedded models: what it reports, what it stores, what it survives."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from peft_core.backbones import initial_head, load_backbone
+from peft_core.methods import get_method, list_methods, resolve
+from peft_core.records import ComparisonSpec, MethodSpec, RunState, TrainingConfig, run_specs
+from peft_core.tasks import get_task
+from peft_core.training import train_comparison
+from peft_core.training.data import load_data
+from peft_core.training.evaluate import evaluate
+from peft_core.training.native import load_adapter
+
+
+def compare(tmp_path, *methods: str, stop=lambda run: False, **spec):
+    training = TrainingConfig(**{"steps": 6, "batch_size": 16, "eval_every": 3} | spec.pop("training", {}))
+    chosen = tuple(MethodSpec.parse(method) for method in methods)
+    comparison = ComparisonSpec(
+        **{"methods": chosen, "seeds": (0,), "training": training, "train_rows": 64, "eval_rows": 40} | spec
+    )
+    events, facts = [], []
+    runs = run_specs("c", comparison)
+    train_comparison(comparison, runs, folder=tmp_path, emit=events.append, notice=facts.append, stop=stop)
+    results = {}
+    for run in runs:
+        last = [event for event in events if event.run == run.run and event.event == "state"][-1]
+        results[run.label] = last
+    return results, events, facts
+
+
+def test_ranks_and_stored_bytes_of_the_default_comparison(tmp_path):
+    lora, boosted, wide = (
+        "lora:rank=4",
+        "capaboost_lora:rank=4,d=2,sparsity=0.5",
+        "capaboost_lora:rank=8,d=4,sparsity=0.5",
+    )
+    results, events, _ = compare(tmp_path, lora, boosted, wide)
+    assert all(end.state is RunState.FINISHED for end in results.values())
+    for label, rank in ((lora, 4), (boosted, 8), (wide, 32)):
+        end = results[label].result
+        assert end.rank["numerical_mean"] == end.rank["numerical_max"] == end.rank["bound"] == rank
+        last = [event for event in events if event.event == "rank" and event.run == results[label].run][-1]
+        assert {layer.numerical for layer in last.layers} == {rank} and len(last.layers) == 8
+    assert results[boosted].result.stored_bytes <= 0.80 * results[lora].result.stored_bytes
+    folder = tmp_path / results[boosted].run / "adapter"
+    stored = sum((folder / name).stat().st_size for name in ("adapter.safetensors", "adapter.json"))
+    assert stored == results[boosted].result.stored_bytes
+    assert sum(value.numel() for value in load_file(folder / "adapter.safetensors").values()) == (
+        results[boosted].result.trainable
+    )
+
+
+def test_a_stored_adapter_answers_as_the_run_did(tmp_path):
+    results, _, _ = compare(tmp_path, "capaboost_pfeiffer:bottleneck=4")
+    spec = MethodSpec.parse("capaboost_pfeiffer:bottleneck=4")
+    backbone = load_backbone("tiny-text", outputs=2, problem="classification")
+    attached = get_method(spec.id).attach(backbone, resolve(spec), torch.Generator().manual_seed(0))
+    attached.train_head(initial_head(backbone, 5))
+    load_adapter(tmp_path / "c-0" / "adapter", attached)
+    comparison = ComparisonSpec(methods=(spec,), train_rows=64, eval_rows=40)
+    data = load_data(comparison, backbone)
+    scores, _ = evaluate(attached, data.evaluation, get_task("acceptability").info, "fp32")
+    assert scores == results[str(spec)].result.score
+
+
+@pytest.mark.parametrize(
+    ("model", "task"), [("tiny-vision", "digits"), ("tiny-text", "rank_probe"), ("tiny-vision", "rank_probe")]
+)
+def test_every_method_finishes(tmp_path, model, task):
+    methods, modality = [], "image" if model == "tiny-vision" else "text"
+    for method in list_methods():
+        if modality not in method.modalities:
+            continue
+        sizes = ("rank", "bottleneck", "target_rank", "length")
+        small = {name: 4 for name in sizes if name in method.Config.model_fields}
+        methods.append(str(MethodSpec(id=method.id, options=small)))
+    results, events, facts = compare(tmp_path, *methods, model=model, task=task)
+    assert {label: end.error for label, end in results.items() if end.state is not RunState.FINISHED} == {}
+    scores = {event.step for event in events if event.event == "eval"}
+    assert scores == {0, 3, 6}
+    assert any("baseline_score" in fact for fact in facts)
+
+
+def test_a_stopped_run_is_cancelled_and_the_other_goes_on(tmp_path):
+    seen = []
+
+    def stop(run: str) -> bool:
+        seen.append(run)
+        return run == "c-0" and len(seen) > 3
+
+    results, _, _ = compare(tmp_path, "lora:rank=4", "head", stop=stop)
+    assert results["lora:rank=4"].state is RunState.CANCELLED
+    assert results["head"].state is RunState.FINISHED
+    assert list((tmp_path / "c-0" / "checkpoints").iterdir())
+
+
+def test_a_failed_run_leaves_the_other_alone(tmp_path):
+    wild = "lora:rank=4,learning_rate=10,alpha=1000000"
+    results, events, _ = compare(tmp_path, wild, "head", training={"clip_norm": None, "steps": 30})
+    failed = results[wild]
+    assert failed.state is RunState.FAILED
+    assert "not finite" in failed.error or "became" in failed.error
+    assert results["head"].state is RunState.FINISHED
+    assert all("NaN" not in event.model_dump_json() for event in events)
