@@ -20,8 +20,9 @@ def budget(model: str, methods: Sequence[MethodSpec], reference: MethodSpec | No
     """One entry a method, as the command `budget` prints them (CLI.md).
 
     trainable is exact: the values that the drawn masks keep, biases included, head apart. weights is the papers'
-    figure: biases left out, masks by formula. FLOPs are per token and forward. A method that grows counts at its
-    target, ranks spread evenly: which map gains them is not known before, and what waits in reserve is not counted.
+    figure: of what is left after training, biases left out, masks by formula. FLOPs are per token and forward. A method
+    that grows counts at its target, ranks spread evenly: which map gains them is not known before, and what waits in
+    reserve is not counted.
 
     Args:
         reference: the method whose nominal FLOPs count as 1; None for LoRA at each method's own size on LoRA's sites.
@@ -89,7 +90,7 @@ def _sites(counts: Iterable[TensorCount], bounds: dict[str, int]) -> list[dict[s
         {
             "name": site,
             "shape": {count.role: [count.rows, count.cols] for count in group},
-            "trainable": sum(count.kept for count in group),
+            "trainable": trainable_parameters(group),
             "rank_bound": bounds.get(site),
         }
         for site, group in by_site.items()

@@ -58,6 +58,18 @@ MINIATURES = {
 }
 
 
+def has_place(method, family: str) -> bool:
+    """Whether a method says that it has a place in backbones of a family."""
+    return ("image" if "image_size" in MINIATURES[family] else "text") in method.modalities
+
+
+def home(method_id: str) -> str:
+    """A family that a method has a place in: the first one that has it."""
+    from peft_core.methods import get_method
+
+    return next(family for family in MINIATURES if has_place(get_method(method_id), family))
+
+
 def miniature(family: str, outputs: int = 3, seed: int = 0):
     """A small random backbone of a family, on the CPU."""
     import torch

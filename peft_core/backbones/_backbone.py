@@ -9,8 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from peft_core.backbones._family import Family, PlacePattern, SitePattern, Stack
-from peft_core.records import AdapterDefaults, AdapterPlace, Role, Site, SiteSelection
+from peft_core.backbones._family import Family, PlacePattern, SitePattern, Stack, prefix_place
+from peft_core.records import AdapterDefaults, AdapterPlace, PrefixPlace, PromptPlace, Role, Site, SiteSelection
 
 Problem = Literal["classification", "regression"]
 
@@ -103,6 +103,25 @@ class TransformerBackbone:
                 name = f"{stack.name}.{index}.{pattern.after}"
                 places.append(AdapterPlace(name, module, layer, pattern.after, pattern.form, self.hidden_size))
         return tuple(places)
+
+    def prefix_places(self) -> tuple[PrefixPlace, ...]:
+        """Attentions that take a prefix, in the order of the forward pass."""
+        sites, heads = {site.name: site for site in self._named_sites}, self.config.num_attention_heads
+        return tuple(
+            prefix_place(pattern, stack, index, layer, sites, heads)
+            for stack, index, layer in self._layers()
+            for pattern in stack.prefixes
+        )
+
+    def prompt_places(self) -> tuple[PromptPlace, ...]:
+        """Layers that take extra tokens behind the class token; none where an architecture has no such token."""
+        return tuple(
+            PromptPlace(
+                f"{stack.name}.{index}", f"{stack.layers}.{index}", layer, self.hidden_size, self.config.patch_size
+            )
+            for stack, index, layer in self._layers()
+            if stack.prompted
+        )
 
     def _depth(self, stack: Stack) -> int:
         modules = self.model.get_submodule(stack.layers)

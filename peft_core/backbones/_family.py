@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from peft_core.records import AdapterDefaults, Role, SiteSelection
+from peft_core.records import AdapterDefaults, PrefixPlace, Role, Site, SiteSelection
 
 Pooling = Literal["first", "last", "encoder_first"]
 RELU = AdapterDefaults(nonlinearity="relu", std=0.02)
@@ -43,6 +44,19 @@ class PlacePattern:
 
 
 @dataclass(frozen=True)
+class PrefixPattern:
+    """An attention of every layer that takes a prefix; forms as in `records.PrefixPlace`."""
+
+    module: str
+    after: Literal["attention", "cross_attention"] = "attention"
+    form: Literal["interface", "projected"] = "interface"
+    key: str = "k"
+    """Name of the site that makes its keys."""
+    value: str = "v"
+    bias: str = ""
+
+
+@dataclass(frozen=True)
 class Stack:
     """Equal layers in a row. Layers are numbered through all stacks of a model; names keep the stack's own count."""
 
@@ -53,6 +67,9 @@ class Stack:
     sites: tuple[SitePattern, ...]
     pfeiffer: tuple[PlacePattern, ...]
     houlsby: tuple[PlacePattern, ...]
+    prefixes: tuple[PrefixPattern, ...]
+    prompted: bool = False
+    """True where extra tokens can go behind the class token of every layer."""
     attentions: int = 1
     """Attention blocks in one layer."""
 
@@ -85,6 +102,26 @@ class Family:
     """Config field with the number of positions; None for an architecture without a limit."""
     positions_reserved: int = 0
     """Positions that no token can have (RoBERTa counts from padding_idx + 1)."""
+
+
+def prefix_place(
+    pattern: PrefixPattern, stack: Stack, index: int, layer: int, sites: Mapping[str, Site], heads: int
+) -> PrefixPlace:
+    """The place of a pattern in a layer of a stack, among the model's sites by name."""
+    key, value = (sites[f"{stack.name}.{index}.{name}"] for name in (pattern.key, pattern.value))
+    return PrefixPlace(
+        name=f"{stack.name}.{index}.{pattern.after}",
+        module=pattern.module.format(layer=index),
+        layer=layer,
+        after=pattern.after,
+        group=f"{stack.name}.{pattern.after}",
+        form=pattern.form,
+        heads=heads,
+        width=key.out_features,
+        key=key.module,
+        value=value.module,
+        bias=pattern.bias,
+    )
 
 
 @cache

@@ -4,7 +4,7 @@ The query and key maps also transform the table of relative positions (share_att
 twice. An update hooked to the module reaches both uses, and merging it into the weight is exact. There is no SDPA path.
 """
 
-from peft_core.backbones._family import Family, PlacePattern, SitePattern, Stack
+from peft_core.backbones._family import Family, PlacePattern, PrefixPattern, SitePattern, Stack
 
 LAYER = "deberta.encoder.layer.{layer}."
 
@@ -31,6 +31,7 @@ FAMILY = Family(
                 PlacePattern("attention", LAYER + "attention.output.dropout", "sublayer"),
                 PlacePattern("ffn", LAYER + "output.dropout", "sublayer"),
             ),
+            prefixes=(PrefixPattern(LAYER + "attention.self", form="projected", bias="disentangled_attention_bias"),),
         ),
     ),
     embeddings=("deberta.embeddings", "deberta.encoder.rel_embeddings"),

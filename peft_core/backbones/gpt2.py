@@ -4,7 +4,7 @@ Its maps are transformers' Conv1D, which keep the weight as (in, out); q, k and 
 three sites of one module. The head reads the last token that is not padding.
 """
 
-from peft_core.backbones._family import Family, PlacePattern, SitePattern, Stack
+from peft_core.backbones._family import Family, PlacePattern, PrefixPattern, SitePattern, Stack
 
 LAYER = "transformer.h.{layer}."
 
@@ -31,6 +31,7 @@ FAMILY = Family(
                 PlacePattern("attention", LAYER + "attn.resid_dropout", "sublayer"),
                 PlacePattern("ffn", LAYER + "mlp.dropout", "sublayer"),
             ),
+            prefixes=(PrefixPattern(LAYER + "attn"),),
         ),
     ),
     embeddings=("transformer.wte", "transformer.wpe"),

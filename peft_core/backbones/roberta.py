@@ -1,6 +1,6 @@
 """RoBERTa (post-LN encoder): Liu et al. 2019, arXiv 1907.11692."""
 
-from peft_core.backbones._family import Family, PlacePattern, SitePattern, Stack
+from peft_core.backbones._family import Family, PlacePattern, PrefixPattern, SitePattern, Stack
 
 LAYER = "roberta.encoder.layer.{layer}."
 
@@ -27,6 +27,7 @@ FAMILY = Family(
                 PlacePattern("attention", LAYER + "attention.output.dropout", "sublayer"),
                 PlacePattern("ffn", LAYER + "output.dropout", "sublayer"),
             ),
+            prefixes=(PrefixPattern(LAYER + "attention.self"),),
         ),
     ),
     embeddings=("roberta.embeddings",),

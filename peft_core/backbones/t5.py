@@ -4,7 +4,7 @@ Layers are numbered through: encoder first, then decoder. Pfeiffer adapters sit 
 leave the cross-attention out. There is no task head: the model writes its answer through the embedding.
 """
 
-from peft_core.backbones._family import Family, PlacePattern, SitePattern, Stack
+from peft_core.backbones._family import Family, PlacePattern, PrefixPattern, SitePattern, Stack
 from peft_core.records import AdapterDefaults, Role
 
 ROLES: tuple[Role, ...] = ("q", "k", "v", "o")
@@ -42,6 +42,7 @@ FAMILY = Family(
                 PlacePattern("attention", ENCODER + "0.dropout", "sublayer"),
                 PlacePattern("ffn", ENCODER + "1.dropout", "sublayer"),
             ),
+            prefixes=(PrefixPattern(ENCODER + "0.SelfAttention"),),
         ),
         Stack(
             name="decoder",
@@ -55,6 +56,10 @@ FAMILY = Family(
             houlsby=(
                 PlacePattern("attention", DECODER + "0.dropout", "sublayer"),
                 PlacePattern("ffn", DECODER + "2.dropout", "sublayer"),
+            ),
+            prefixes=(
+                PrefixPattern(DECODER + "0.SelfAttention"),
+                PrefixPattern(DECODER + "1.EncDecAttention", "cross_attention", key="cross_k", value="cross_v"),
             ),
             attentions=2,
         ),

@@ -4,7 +4,7 @@ The layer's one dropout module runs after the attention and after the FFN, so a 
 each sublayer just before it; the two agree while the backbone's dropout is off.
 """
 
-from peft_core.backbones._family import Family, PlacePattern, SitePattern, Stack
+from peft_core.backbones._family import Family, PlacePattern, PrefixPattern, SitePattern, Stack
 
 LAYER = "vit.layers.{layer}."
 
@@ -31,6 +31,8 @@ FAMILY = Family(
                 PlacePattern("attention", LAYER + "attention.o_proj", "sublayer"),
                 PlacePattern("ffn", LAYER + "mlp", "sublayer"),
             ),
+            prefixes=(PrefixPattern(LAYER + "attention"),),
+            prompted=True,
         ),
     ),
     embeddings=("vit.embeddings",),

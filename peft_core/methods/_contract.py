@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Protocol
 
@@ -17,8 +17,9 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from peft_core.methods import _surgery
+from peft_core.methods._counting import tensor_count
 from peft_core.methods._masks import BoostConfig, WeightTransform
-from peft_core.metrics.parameters import SEED_BITS, TensorCount
+from peft_core.metrics.parameters import TensorCount, trainable_parameters
 from peft_core.records import AdapterPlace, Backbone, Frozen, InputError, Site, SiteSelection
 
 
@@ -70,7 +71,7 @@ class BoostedConfig(BoostConfig):
 class WeightUpdate:
     """What a run added to one site's map: left (out, R) @ right (R, in), or delta (out, in) where there are no factors.
 
-    kind `linear_map`: not an update of a weight but the linear part U V of an adapter.
+    kind `linear_map`: not an update of a weight but the linear part of an adapter, U V, or of a prefix, P_V P_K.
     """
 
     site: str
@@ -156,6 +157,7 @@ class Attached:
         self.load_extra_state: Callable[[dict[str, Any]], None] | None = None
         self.updates: Callable[[], list[WeightUpdate]] = list
         self._hooks: list[tuple[str, _surgery.Hook]] = []
+        self._contexts: list[_surgery.Context] = []
         self._kept: dict[str, Callable[[], Tensor | None]] = {}
 
     # --- building ---
@@ -168,8 +170,13 @@ class Attached:
         self.add_module(place.name, module)
         self._hooks.append((place.module, _surgery.place_hook(place, module)))
 
+    def add_within(self, name: str, module: nn.Module, context: _surgery.Context) -> None:
+        """A module that a context manager of its own puts into the backbone while the attachment is active."""
+        self.add_module(name, module)
+        self._contexts.append(context)
+
     def add_module(self, name: str, module: nn.Module) -> None:
-        """A module that the others use; one with a place in the backbone goes through the two above."""
+        """A module that the others use; one with a place in the backbone goes through the three above."""
         self.modules[name] = module.to(self.device)
         for draw in (getattr(part, "draw", None) for part in module.modules()):
             if draw is not None:
@@ -193,49 +200,17 @@ class Attached:
             differs: fields of the `TensorCount` that shape and transform do not tell.
         """
         parameter = self.modules[module].get_parameter(role)
-        rows, cols = (parameter.shape[0], 1) if parameter.dim() == 1 else tuple(parameter.shape[-2:])
-        size = parameter.numel()
         if transform is not None or kept is not None:
             self._kept[f"adapter.{module}.{role}"] = kept or transform.union  # type: ignore[union-attr]
-        count = TensorCount(
-            name=f"{module}.{role}",
-            site=site,
-            role=role,
-            rows=rows,
-            cols=cols,
-            is_bias=parameter.dim() == 1,
-            copies=transform.copies if transform else 1,
-            kept=transform.kept if transform else size,
-            nominal_kept=transform.nominal_kept if transform else float(size),
-            multiplied=transform.multiplied if transform else size,
-            seed_bits=SEED_BITS if transform is not None and transform.seeded else 0,
-            in_product=in_product,
-        )
-        self.counts.append(replace(count, **(differs or {})))
+        self.counts.append(tensor_count(f"{module}.{role}", site, role, parameter, transform, in_product, differs))
 
     def override(self, names: tuple[str, ...]) -> None:
         """Trains own copies of these backbone parameters."""
         for name in names:
             parameter = self.backbone.model.get_parameter(name)
             self.overrides[name] = _surgery.own_copy(parameter)
-            rows, cols = (parameter.shape[0], 1) if parameter.dim() == 1 else (parameter.shape[0], parameter[0].numel())
-            size = parameter.numel()
-            self.counts.append(
-                TensorCount(
-                    name=name,
-                    site=name.rpartition(".")[0],
-                    role=name.rpartition(".")[2],
-                    rows=rows,
-                    cols=cols,
-                    is_bias=name.endswith("bias"),
-                    copies=1,
-                    kept=size,
-                    nominal_kept=float(size),
-                    multiplied=size,
-                    seed_bits=0,
-                    in_product=False,
-                )
-            )
+            site, _, role = name.rpartition(".")
+            self.counts.append(tensor_count(name, site, role, parameter, differs={"is_bias": name.endswith("bias")}))
 
     def train_head(self, initial: Mapping[str, Tensor]) -> None:
         """Trains a head of its own from these values; the same for equal seeds, whatever the method."""
@@ -263,7 +238,7 @@ class Attached:
 
     def active_parameters(self) -> int:
         """Trainable adapter parameters now: values that some mask keeps, head left out."""
-        return self.count_active() if self.count_active else sum(count.kept for count in self.counts)
+        return self.count_active() if self.count_active else trainable_parameters(self.counts)
 
     def persistent_buffers(self) -> dict[str, Tensor]:
         """Buffers of the modules that a checkpoint must hold, by name."""
@@ -285,7 +260,9 @@ class Attached:
 
     def active(self) -> AbstractContextManager[None]:
         """Within it the backbone computes with this method's modules, parameters and head."""
-        return _surgery.installed(self.backbone.model, self._hooks, self.overrides | self.head, self._owners)
+        return _surgery.installed(
+            self.backbone.model, self._hooks, self.overrides | self.head, self._owners, self._contexts
+        )
 
     def train(self, mode: bool = True) -> None:
         for module in self.modules.values():
@@ -364,5 +341,7 @@ class Method:
     boosts: bool = False
     """True where options ``boost.d``, ``boost.sparsity`` ... put CapaBoost over it."""
     mergeable: bool = False
+    modalities: tuple[Literal["text", "image"], ...] = ("text", "image")
+    """Backbones it has a place in; `attach` refuses others, and may refuse more."""
     zero_init: bool = True
     """True where a fresh attachment leaves the backbone's output as it was."""

@@ -6,8 +6,8 @@ its own parameters stand where the frozen ones stood; afterwards the backbone is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from peft_core.records import AdapterPlace, Site
 
 Hook = Callable[[nn.Module, tuple[Any, ...], Any], Any]
+Context = Callable[[], AbstractContextManager[None]]
 Owners = dict[str, list[tuple[nn.Module, str]]]
 
 
@@ -64,9 +65,13 @@ def parameter_owners(model: nn.Module) -> Owners:
 
 @contextmanager
 def installed(
-    model: nn.Module, hooks: list[tuple[str, Hook]], parameters: Mapping[str, nn.Parameter], owners: Owners
+    model: nn.Module,
+    hooks: Sequence[tuple[str, Hook]],
+    parameters: Mapping[str, nn.Parameter],
+    owners: Owners,
+    contexts: Sequence[Context] = (),
 ) -> Iterator[None]:
-    """Within it the hooks are on the named modules and the parameters stand in for the model's own.
+    """Within it the hooks are on the named modules, the parameters stand in for the model's own, contexts are open.
 
     Args:
         owners: of the model's parameters, from `parameter_owners`.
@@ -78,6 +83,8 @@ def installed(
                 module._parameters[attribute] = parameter
         for path, hook in hooks:
             undo.callback(model.get_submodule(path).register_forward_hook(hook).remove)
+        for context in contexts:
+            undo.enter_context(context())
         yield
 
 

@@ -22,6 +22,7 @@ from peft_core.methods._adapters import AdapterConfig
 from peft_core.methods._contract import Attached, Method, SecondPass, WeightUpdate
 from peft_core.methods._masks import stream
 from peft_core.methods._modules import NONLINEARITIES, keyed_generator
+from peft_core.metrics.parameters import NOT_STORED
 from peft_core.records import AdapterPlace, Backbone, InputError
 
 ROLES = ("V", "U", "b_V", "b_U")
@@ -136,9 +137,7 @@ def _count(attached: Attached, name: str, role: str, experts: int) -> None:
     matrix = not role.startswith("b_")
     attached.add_tensor(name, f"{role}.0", None, name, in_product=matrix)
     for expert in range(1, experts):
-        attached.add_tensor(
-            name, f"{role}.{expert}", None, name, in_product=False, differs={"stored": 0, "nominal_stored": 0.0}
-        )
+        attached.add_tensor(name, f"{role}.{expert}", None, name, in_product=False, differs=NOT_STORED)
 
 
 def _linear_map(place: AdapterPlace, module: Experts) -> WeightUpdate:

@@ -10,12 +10,12 @@ from peft_core.records import Backbone
 
 def adapter_flops_executed(counts: Iterable[TensorCount]) -> int:
     """FLOPs per token and forward as run: dense products, once for every masked copy."""
-    return sum(2 * count.rows * count.cols * count.copies for count in counts if count.in_product)
+    return sum(count.extra_flops + 2 * count.rows * count.cols * count.copies * count.in_product for count in counts)
 
 
 def adapter_flops_nominal(counts: Iterable[TensorCount]) -> int:
     """FLOPs per token and forward if only the masks' non-zeros were multiplied: the papers' figure."""
-    return sum(2 * count.multiplied for count in counts if count.in_product)
+    return sum(count.extra_flops + 2 * count.multiplied * count.in_product for count in counts)
 
 
 def backbone_flops(backbone: Backbone, width: int) -> int:
@@ -32,6 +32,18 @@ def backbone_flops(backbone: Backbone, width: int) -> int:
     linear = sum(2 * site.in_features * site.out_features for site in backbone.sites("all-linear"))
     queries = sum(site.out_features for site in backbone.sites("qv") if site.role == "q")
     return linear + 4 * width * queries
+
+
+def extra_token_flops(backbone: Backbone, layer: int, extra: int) -> int:
+    """FLOPs per token of an image and forward of taking `extra` more tokens through one layer, rounded.
+
+    They pass all its linear maps, and the attention's square of positions grows (counted as in `backbone_flops`).
+    """
+    width = backbone.image_tokens
+    sites = [site for site in backbone.sites("all-linear") if site.layer == layer]
+    linear = sum(2 * site.in_features * site.out_features for site in sites)
+    queries = sum(site.out_features for site in sites if site.role == "q")
+    return round((extra * linear + 4 * queries * ((width + extra) ** 2 - width**2)) / width)
 
 
 def training_flops(backbone: Backbone, tokens: int, width: int, full: bool) -> int:

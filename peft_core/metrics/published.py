@@ -1,7 +1,7 @@
 """The papers' ways of counting, so that their printed figures come out of our counts.
 
-Percentages divide by the backbone with embeddings, without pooler and head. Masked tensors count by formula,
-n (1 - s^d). Binary masks are the entries whose values store as one bit.
+Percentages divide by the backbone with embeddings, without pooler and head. Counted is what is left after training.
+Masked tensors count by formula, n (1 - s^d). Binary masks are the entries whose values store as one bit.
 """
 
 from __future__ import annotations
@@ -40,7 +40,6 @@ def published(
     *,
     backbone_parameters: int,
     hidden_size: int,
-    stored: Sequence[TensorCount] | None = None,
     reference: Sequence[TensorCount] | None = None,
     total_rank: int | None = None,
 ) -> float:
@@ -49,10 +48,9 @@ def published(
     Args:
         convention: one of `CONVENTIONS`.
         unit: "%" of the backbone, "M" millions, "x" or "" as it is.
-        counts: the method's tensors while it trains; empty for the backbone's own size.
+        counts: the method's tensors; empty for the backbone's own size.
         backbone_parameters: the divisor P, pooler and head left out.
         hidden_size: width of the pooler and of the papers' heads.
-        stored: the tensors that are left after training, for `stored`; None: the same.
         reference: LoRA's tensors at rank 8 on the same sites, for `factor_of_lora_r8`.
         total_rank: sum of the ranks of all sites at the end, for `total_rank`.
 
@@ -69,28 +67,25 @@ def published(
     elif convention == "total_rank":
         value = float(_given(total_rank, "total_rank", convention))
     else:
-        value = _values(convention, counts, stored, backbone_parameters, hidden_size)
+        value = _values(convention, counts, backbone_parameters, hidden_size)
     return _in_unit(value, unit, backbone_parameters)
 
 
 def _values(
     convention: str,
     counts: Sequence[TensorCount],
-    stored: Sequence[TensorCount] | None,
     backbone_parameters: int,
     hidden_size: int,
 ) -> float:
     """A number of parameters by one of the plain conventions."""
     pooler, two_outputs = hidden_size * (hidden_size + 1), 2 * (hidden_size + 1)
     match convention:
-        case "weights" | "flat":
+        case "weights" | "flat" | "stored":
             return weights(counts)
         case "all":
             return weights_and_biases(counts)
         case "all_per_task_of_8":
             return (weights_and_biases(counts) + TASKS * _prototype(counts)) / TASKS
-        case "stored":
-            return weights(stored if stored is not None else counts)
         case "masks_on_biases":
             return weights_and_biases(counts) + _mask_sets(counts) * _biases(counts)
         case "with_classification_head":

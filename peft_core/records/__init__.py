@@ -4,7 +4,16 @@ Only pydantic and the standard library: importing this room loads no torch. Ever
 outside is checked when it is made, and a bad value becomes an `InputError` of one sentence (`checked`).
 """
 
-from peft_core.records.backbone import AdapterDefaults, AdapterPlace, Backbone, Role, Site, SiteSelection
+from peft_core.records.backbone import (
+    AdapterDefaults,
+    AdapterPlace,
+    Backbone,
+    PrefixPlace,
+    PromptPlace,
+    Role,
+    Site,
+    SiteSelection,
+)
 from peft_core.records.events import (
     ComparisonRow,
     Emit,
@@ -46,6 +55,8 @@ __all__ = [
     "InputError",
     "LayerRank",
     "MethodSpec",
+    "PrefixPlace",
+    "PromptPlace",
     "RankRecord",
     "Record",
     "Role",

@@ -49,6 +49,41 @@ class AdapterPlace:
 
 
 @dataclass(frozen=True)
+class PrefixPlace:
+    """An attention that takes extra keys and values in front of its own (METHODS.md, Sites).
+
+    form `interface`: `module` hands keys and values to transformers' attention interface. form `projected`: it does
+    not; rows go in front of what its maps at the paths `key` and `value` give, its second argument is the mask, and its
+    method `bias`, which scores relative positions, gets zero columns for them.
+    """
+
+    name: str
+    module: str
+    layer: int
+    after: Literal["attention", "cross_attention"]
+    group: str
+    """Equal attentions of one stack: their prefixes are one set."""
+    form: Literal["interface", "projected"]
+    heads: int
+    width: int
+    """Features of a key, all heads together."""
+    key: str
+    value: str
+    bias: str
+
+
+@dataclass(frozen=True)
+class PromptPlace:
+    """A layer that takes extra tokens behind the class token. `patch`: side of an image patch, in pixels."""
+
+    name: str
+    module: str
+    layer: int
+    width: int
+    patch: int
+
+
+@dataclass(frozen=True)
 class AdapterDefaults:
     """Initialisation and nonlinearity of bottleneck adapters on an architecture."""
 
@@ -78,6 +113,10 @@ class Backbone(Protocol):
     def sites(self, selection: SiteSelection | None = None) -> tuple[Site, ...]: ...
 
     def adapter_places(self, kind: Literal["pfeiffer", "houlsby"]) -> tuple[AdapterPlace, ...]: ...
+
+    def prefix_places(self) -> tuple[PrefixPlace, ...]: ...
+
+    def prompt_places(self) -> tuple[PromptPlace, ...]: ...
 
     def head_parameters(self) -> tuple[str, ...]:
         """Names of the task head's parameters in `model` (pooler included where it belongs to the head)."""

@@ -83,7 +83,10 @@ class LayerRank(BaseModel):
 
 
 class RankRecord(Record):
-    """Rank of every adapted layer. what: `delta` (weight update) or `linear_map` (an adapter's U V)."""
+    """Rank of every adapted layer.
+
+    what: `delta` (weight update) or `linear_map` (an adapter's U V, a prefix's P_V P_K).
+    """
 
     event: Literal["rank"] = "rank"
     what: Literal["delta", "linear_map"] = "delta"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from peft_core.methods import MethodConfig
 from peft_core.records import Backbone
 
-SIZES = ("rank", "bottleneck", "length", "initial_rank", "target_rank")
+SIZES = ("rank", "length", "bottleneck", "initial_rank", "target_rank")
 
 
 def size_of(config: MethodConfig) -> int | None:

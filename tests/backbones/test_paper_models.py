@@ -46,7 +46,8 @@ def test_counts_of_sites_and_places(
 
 
 def test_names_of_sites_and_places_are_unique_and_layers_are_numbered_through(paper: Backbone) -> None:
-    for entries in (paper.sites("all-linear"), paper.adapter_places("houlsby"), paper.adapter_places("pfeiffer")):
+    places = (paper.adapter_places("houlsby"), paper.adapter_places("pfeiffer"), paper.prefix_places())
+    for entries in (paper.sites("all-linear"), *places):
         names = [entry.name for entry in entries]
         assert len(set(names)) == len(names)
         assert {entry.layer for entry in entries} == set(range(paper.layers))

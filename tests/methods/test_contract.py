@@ -10,9 +10,10 @@ import torch.nn.functional as F
 
 from peft_core.backbones import initial_head
 from peft_core.methods import Attached, list_methods, resolve
+from peft_core.metrics.parameters import trainable_parameters
 from peft_core.metrics.storage import seed_bits, stored_bits
 from peft_core.records import InputError, MethodSpec
-from tests.conftest import MINIATURES, batch_for, miniature
+from tests.conftest import MINIATURES, batch_for, has_place, home, miniature
 
 OPTIONS = {
     "lora": {"rank": 4},
@@ -21,11 +22,16 @@ OPTIONS = {
     "capaboost_pfeiffer": {"bottleneck": 4},
     "adapter_houlsby": {"bottleneck": 4},
     "capaboost_houlsby": {"bottleneck": 4},
+    "prefix": {"length": 4, "bottleneck": 16},
+    "capaboost_prefix": {"length": 4},
+    "vpt_deep": {"length": 4},
     "propetl_lora": {"rank": 4},
     "propetl_pfeiffer": {"bottleneck": 4},
     "adamix": {"bottleneck": 4},
 }
-MATRIX = [(method.id, family) for method in list_methods() for family in MINIATURES]
+PAIRS = [(method, family) for method in list_methods() for family in MINIATURES]
+MATRIX = [(method.id, family) for method, family in PAIRS if has_place(method, family)]
+OUTSIDE = [(method.id, family) for method, family in PAIRS if not has_place(method, family)]
 
 
 def attach(backbone, method_id: str, seed: int = 1, **options) -> Attached:
@@ -139,12 +145,19 @@ def test_a_stored_adapter_gives_the_same_outputs_in_a_fresh_attachment(method_id
         assert torch.equal(again.backbone.logits(batch), expected)
 
 
+@pytest.mark.parametrize(("method_id", "family"), OUTSIDE)
+def test_a_method_says_where_it_has_no_place(method_id, family):
+    with pytest.raises(InputError) as refused:
+        attach(miniature(family), method_id)
+    assert refused.value.field == "method"
+
+
 @pytest.mark.parametrize("method_id", [method.id for method in list_methods()])
 def test_equal_seeds_start_equal_and_others_do_not(method_id):
     states = []
     for seed in (3, 3, 4):
         torch.manual_seed(len(states))
-        attached = attach(miniature("roberta"), method_id, seed=seed)
+        attached = attach(miniature(home(method_id)), method_id, seed=seed)
         buffers = {f"{n}.{b}": v for n, m in attached.modules.items() for b, v in m.named_buffers()}
         states.append({name: p.detach() for name, p in attached.trainable().items()} | buffers)
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
@@ -153,13 +166,13 @@ def test_equal_seeds_start_equal_and_others_do_not(method_id):
 
 @pytest.mark.parametrize("method_id", [method.id for method in list_methods()])
 def test_what_is_counted_is_what_trains_and_what_is_stored(method_id):
-    attached = attach(miniature("roberta"), method_id)
+    attached = attach(miniature(home(method_id)), method_id)
     take_steps(attached, 1)
     attached.train()
     loss_of(attached).backward()
     gradients = [p.grad for n, p in attached.trainable().items() if not n.startswith("head.") and p.grad is not None]
     assert sum(int(gradient.ne(0).sum()) for gradient in gradients) <= attached.active_parameters()
-    assert attached.active_parameters() == sum(count.kept for count in attached.counts)
+    assert attached.active_parameters() == trainable_parameters(attached.counts)
     stored = sum(value.nbytes for value in attached.stored().values())
     assert stored == math.ceil((stored_bits(attached.counts) - seed_bits(attached.counts)) / 8)
 

@@ -6,6 +6,7 @@ import pytest
 
 from peft_core.metrics.flops import adapter_flops_executed, adapter_flops_nominal, backbone_flops, training_flops
 from peft_core.metrics.parameters import (
+    NOT_STORED,
     TensorCount,
     stored_parameters,
     trainable_parameters,
@@ -92,6 +93,19 @@ def test_binary_masks_are_stored_as_bits() -> None:
     counts = propetl_adapter(64, layers=12)
     assert stored_parameters(counts) == 2 * 64 * 768 + 64 + 768
     assert stored_bits(counts) == 32 * (2 * 64 * 768 + 64 + 768) + 12 * 2 * 64 * 768
+
+
+def test_what_trains_and_what_is_stored_may_differ() -> None:
+    averaged = [tensor("0.V.0", 4, 32), tensor("0.V.1", 4, 32, **NOT_STORED)]
+    chosen = [tensor("0.V", 4, 32, stored=39, nominal_stored=38.4), tensor("0.s", 4, 32, stored_bits=1)]
+    whole = {"kept": 0, "nominal_kept": 0.0, "stored": 128, "nominal_stored": 128.0}
+    made = [tensor("0.W", 2, 32, **NOT_STORED), tensor("0.P", 4, 32, **whole)]
+    figures = ((averaged, 256, 128, 128, 32 * 128), (chosen, 256, 166.4, 39, 32 * 39 + 128), (made, 64, 128, 128, 4096))
+    for counts, trained, left, numbers, bits in figures:
+        assert trainable_parameters(counts) == trained
+        assert weights(counts) == weights_and_biases(counts) == left
+        assert stored_parameters(counts) == numbers and stored_bits(counts) == bits
+    assert nominal_stored_bits(chosen) == pytest.approx(32 * 38.4 + 128)
 
 
 def test_flops_executed_are_dense_and_nominal_ones_count_non_zeros() -> None:

@@ -15,7 +15,7 @@ from peft_core.training.checkpoint import latest_checkpoint
 from peft_core.training.data import BatchOrder, Encoded, TaskData
 from peft_core.training.loop import Run, train
 from peft_core.training.optimizer import rate_factor
-from tests.conftest import miniature
+from tests.conftest import home, miniature
 
 INFO = TaskInfo(
     id="toy",
@@ -44,16 +44,25 @@ def rows(count: int, seed: int) -> Encoded:
 DATA = TaskData(INFO, rows(96, 0), rows(30, 1))
 
 
+def pictures(count: int, seed: int) -> Encoded:
+    images = torch.randn(count, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
+    return Encoded(None, images, (images[:, 0, 0, 0].abs() * 3).long() % 3, {})
+
+
+IMAGES = TaskData(INFO, pictures(96, 0), pictures(30, 1))
+
+
 def make_run(method="capaboost_lora:rank=4", backbone=None, folder=None, seed=3, **training) -> Run:
     spec = MethodSpec.parse(method)
     config = TrainingConfig(**{"steps": 20, "batch_size": 8, "eval_every": 5, "learning_rate": 1e-2} | training)
     comparison = ComparisonSpec(methods=(spec,), training=config)
-    backbone = backbone or miniature("roberta")
+    backbone = backbone or miniature(home(spec.id))
+    data = IMAGES if backbone.modality == "image" else DATA
     attached = get_method(spec.id).attach(backbone, resolve(spec), torch.Generator().manual_seed(seed))
     attached.train_head(initial_head(backbone, seed))
     run_spec = RunSpec(run="c-0", comparison=comparison, method=spec, label=str(spec), seed=seed)
-    order = BatchOrder(DATA.train.lengths(), config.batch_size, 0)
-    return Run(run_spec, resolve(spec), attached, DATA, order, folder)
+    order = BatchOrder(data.train.lengths(), config.batch_size, 0)
+    return Run(run_spec, resolve(spec), attached, data, order, folder)
 
 
 def curve(records) -> list[tuple]:
