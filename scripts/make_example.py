@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from peft_core.commands.compare import DEFAULT_METHODS
 from peft_core.records import ComparisonSpec, MethodSpec, RunState

@@ -463,7 +463,7 @@ class Recipe:
 
 RECIPES = {
     "tiny-text": Recipe(pretrain_text, Schedule(steps=4000, batch_size=64, learning_rate=1.5e-3)),
-    "tiny-vision": Recipe(pretrain_vision, Schedule(steps=4000, batch_size=64, learning_rate=1e-3)),
+    "tiny-vision": Recipe(pretrain_vision, Schedule(steps=3000, batch_size=64, learning_rate=1e-3)),
 }
 
 

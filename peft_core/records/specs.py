@@ -64,7 +64,7 @@ def _written(value: object) -> str:
 class TrainingConfig(Frozen):
     """How every run of a comparison trains; equal for all of them."""
 
-    steps: int | None = Field(None, ge=1, le=1_000_000, description="optimizer steps; 300 where neither is given")
+    steps: int | None = Field(None, ge=1, le=1_000_000, description="optimizer steps; 240 where neither is given")
     epochs: float | None = Field(None, gt=0, le=1000, description="passes over the training rows, instead of steps")
     batch_size: int = Field(32, ge=1, le=4096, description="rows in one optimizer step")
     learning_rate: float | None = Field(
@@ -93,7 +93,7 @@ class TrainingConfig(Frozen):
     def total_steps(self, train_rows: int) -> int:
         if self.epochs is not None:
             return max(1, math.ceil(self.epochs * math.ceil(train_rows / self.batch_size)))
-        return self.steps if self.steps is not None else 300
+        return self.steps if self.steps is not None else 240
 
     def eval_interval(self, total_steps: int) -> int:
         return self.eval_every if self.eval_every is not None else max(1, math.ceil(total_steps / 10))

@@ -17,7 +17,7 @@ from peft_core.tasks._contract import Rows, Task, TaskInfo
 
 BUCKET_BATCHES = 50
 """Batches whose rows are sorted by length together."""
-EVAL_BATCH = 256
+EVAL_BATCH = 64
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,7 @@ export class Form {
   lengthField() {
     const unit = this.state.training.epochs ? "epochs" : "steps";
     const description = this.catalogue.training.find((field) => field.name === unit);
-    const kind = { ...description, default: unit === "steps" ? "300" : "" };
+    const kind = { ...description, default: unit === "steps" ? "240" : "" };
     const box = fieldInput(`training.${unit}`, kind, this.state.training[unit], (text) => this.set(() => (this.state.training[select.value] = text)), "length");
     const select = h("select", { "aria-label": "unit of the length" }, h("option", { value: "steps" }, "steps"), h("option", { value: "epochs" }, "epochs"));
     select.value = unit;
@@ -141,7 +141,7 @@ export class Form {
     select.addEventListener("change", () => {
       this.state.training.steps = this.state.training.epochs = "";
       this.state.training[select.value] = input.value;
-      input.placeholder = select.value === "steps" ? "300" : "";
+      input.placeholder = select.value === "steps" ? "240" : "";
       box.dataset.field = `training.${select.value}`;
       this.changed();
     });
