@@ -24,7 +24,7 @@ from peft_core.records import AdapterPlace, Backbone, Frozen, InputError, Site, 
 
 
 class MethodConfig(Frozen):
-    """Options common to all methods. Each method's own default rates are those it was tuned to."""
+    """Options common to all methods. Each method has a default rate of its own; none comes from a sweep yet."""
 
     learning_rate: float = Field(1e-3, gt=0, le=10, description="peak learning rate of this method")
     weight_decay: float = Field(0.01, ge=0, le=10, description="AdamW's decay; biases and LayerNorms have none")

@@ -113,8 +113,8 @@ def train_comparison(
 def threads_for(parameters: int | None) -> int:
     """CPU threads a worker computes with: one for a small model, else one a core.
 
-    On two cores a step of the embedded text model takes 15 ms with one thread and hardly less with two, and ten times
-    as long with two when another program is busy; a part of the plan, so that a resumed run computes alike.
+    At the embedded models' size a second thread gains little, and costs much when another program is busy. The number
+    is noted in the plan.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return 1 if parameters is not None and parameters < SMALL_MODEL else cores
