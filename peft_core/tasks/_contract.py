@@ -12,8 +12,26 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 Split = Literal["train", "eval"]
-TaskKind = Literal["classification", "pair_classification", "image_classification", "regression", "pair_regression"]
+TaskKind = Literal[
+    "classification",
+    "pair_classification",
+    "image_classification",
+    "regression",
+    "pair_regression",
+    "span_qa",
+    "generation",
+]
+Problem = Literal["classification", "regression", "span", "generation"]
 Modality = Literal["text", "image", "any"]
+PROBLEMS: dict[TaskKind, Problem] = {
+    "classification": "classification",
+    "pair_classification": "classification",
+    "image_classification": "classification",
+    "regression": "regression",
+    "pair_regression": "regression",
+    "span_qa": "span",
+    "generation": "generation",
+}
 
 
 @dataclass(frozen=True)
@@ -21,9 +39,12 @@ class Rows:
     """Rows of one split, column by column.
 
     columns: ``text`` (and ``text2`` for pairs): lists of str; or ``image``: uint8 array (rows, height, width, 3). A
-        task of modality "any" gives both ``text`` and ``image``, and the model reads the one it can.
+        task of modality "any" gives both ``text`` and ``image``, and the model reads the one it can. Kind span_qa:
+        ``question`` and ``context``, lists of str, and ``answers``, for every row a tuple of (text, index of its first
+        character in the context), empty where the context holds no answer; training uses the first one. Kind
+        generation: ``text``, the sources, and ``target``, for every row a tuple of references; training uses the first.
     labels: int64 (rows,) class indices, float32 (rows,) or (rows, outputs) regression targets, or None where the
-        task computes its targets from the model (`Task.teacher`).
+        columns hold the targets or the task computes them from the model (`Task.teacher`).
     """
 
     columns: Mapping[str, Any]
@@ -43,11 +64,11 @@ class TaskInfo:
     kind: TaskKind
     modality: Modality
     metrics: tuple[str, ...]
-    """Names from peft_core.metrics.scores; the first one is the score that curves and tables show."""
+    """Names from peft_core.metrics; the first one is the score that curves and tables show."""
     labels: tuple[str, ...] | None
-    """Names of the classes in index order; None for regression."""
+    """Names of the classes in index order; None where there are none."""
     outputs: int
-    """Width of the head: number of classes, or of regression targets."""
+    """Width of the head: number of classes, or of regression targets; 2 for span_qa, 0 for generation."""
     train_rows: int
     eval_rows: int
     """Rows used when nothing is asked for."""
@@ -58,6 +79,11 @@ class TaskInfo:
     protocol: str = "train and eval rows are disjoint by construction; the score is that of the last step"
     options: Mapping[str, Any] = field(default_factory=dict)
     """Option name to default (rank_probe: spectrum, rank, ...)."""
+
+    @property
+    def problem(self) -> Problem:
+        """What a model's head is for."""
+        return PROBLEMS[self.kind]
 
 
 class Task(Protocol):
