@@ -118,7 +118,8 @@ class Attached:
     """A method's part of one run: its modules, its own copies of backbone parameters, and what the loop must call.
 
     The loop calls what is there and knows no method by name, in this order:
-        on_start(total_steps): once, before anything else; refuses a schedule that does not fit (InputError).
+        on_tasks(count): where several tasks are trained together; before the head and everything else.
+        on_start(total_steps): once, before training; refuses a schedule that does not fit (InputError).
         before_step(step): draws what is drawn once a step (masks, routing).
         penalty() -> Tensor: added to the task loss, once a step.
         second_pass: another forward pass and the loss on both; the task loss is that of the first.
@@ -138,11 +139,13 @@ class Attached:
         self.backbone, self.seed = backbone, seed
         self.modules: dict[str, nn.Module] = {}
         self.overrides: dict[str, nn.Parameter] = {}
-        self.head: dict[str, nn.Parameter] = {}
+        self.heads: list[dict[str, nn.Parameter]] = [{}]
+        self.task = 0
         self.counts: list[TensorCount] = []
         self.penalty: Callable[[], Tensor] | None = None
         self.second_pass: SecondPass | None = None
         self.before_step: list[Callable[[int], None]] = []
+        self.on_tasks: list[Callable[[int], None]] = []
         self.on_start: list[Callable[[int], None]] = []
         self.after_backward: list[StepHook] = []
         self.before_update: list[StepHook] = []
@@ -212,11 +215,28 @@ class Attached:
             site, _, role = name.rpartition(".")
             self.counts.append(tensor_count(name, site, role, parameter, differs={"is_bias": name.endswith("bias")}))
 
-    def train_head(self, initial: Mapping[str, Tensor]) -> None:
+    def share_among(self, tasks: int) -> None:
+        """Serves several tasks, each with a head of its own; `task` says whose turn it is, from 0."""
+        self.heads = [{} for _ in range(tasks)]
+        for hook in self.on_tasks:
+            hook(tasks)
+
+    def train_head(self, initial: Mapping[str, Tensor], task: int = 0) -> None:
         """Trains a head of its own from these values; the same for equal seeds, whatever the method."""
-        self.head = {name: _surgery.own_copy(value.to(self.device)) for name, value in initial.items()}
+        self.heads[task] = {name: _surgery.own_copy(value.to(self.device)) for name, value in initial.items()}
 
     # --- what training, storing and measuring need ---
+
+    @property
+    def head(self) -> dict[str, nn.Parameter]:
+        """The head of the task whose turn it is, by parameter name."""
+        return self.heads[self.task]
+
+    def head_parameters(self) -> dict[str, nn.Parameter]:
+        """The heads of all tasks; names begin with the task's number where there are several."""
+        if len(self.heads) == 1:
+            return dict(self.head)
+        return {f"{task}.{name}": value for task, head in enumerate(self.heads) for name, value in head.items()}
 
     @property
     def device(self) -> torch.device:
@@ -234,7 +254,7 @@ class Attached:
                     first.setdefault(id(parameter), (f"adapter.{name}.{role}", parameter))
         own = dict(first.values())
         own |= {f"backbone.{name}": parameter for name, parameter in self.overrides.items()}
-        return own | {f"head.{name}": parameter for name, parameter in self.head.items()}
+        return own | {f"head.{name}": parameter for name, parameter in self.head_parameters().items()}
 
     def active_parameters(self) -> int:
         """Trainable adapter parameters now: values that some mask keeps, head left out."""
@@ -264,6 +284,10 @@ class Attached:
             self.backbone.model, self._hooks, self.overrides | self.head, self._owners, self._contexts
         )
 
+    def logits(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """What the backbone answers, for the task whose turn it is; call it within `active`."""
+        return self.backbone.logits(batch)
+
     def train(self, mode: bool = True) -> None:
         for module in self.modules.values():
             module.train(mode)
@@ -286,7 +310,7 @@ class Attached:
         return self.pack(tensors) if self.pack else tensors
 
     def stored_head(self) -> dict[str, Tensor]:
-        return {name: parameter.detach().contiguous().cpu() for name, parameter in self.head.items()}
+        return {name: parameter.detach().contiguous().cpu() for name, parameter in self.head_parameters().items()}
 
     def load_stored(self, adapter: Mapping[str, Tensor], head: Mapping[str, Tensor]) -> None:
         """Takes what `stored` and `stored_head` gave.

@@ -80,6 +80,9 @@ class TrainingConfig(Frozen):
     max_length: int | None = Field(
         None, ge=2, le=100_000, description="tokens a row is cut to; empty: the model's limit"
     )
+    temperature: float = Field(
+        10.0, ge=1, le=1000, description="several tasks: a batch is of a task with probability ~ rows^(1/temperature)"
+    )
     selection: Literal["last", "best"] = Field("last", description="which evaluation is the run's score")
 
     @model_validator(mode="after")
@@ -103,7 +106,9 @@ class ComparisonSpec(Frozen):
     """One comparison: methods x seeds on one model and task under equal settings. The unit of work."""
 
     model: str = Field("tiny-text", min_length=1, max_length=500)
-    task: str = Field("acceptability", min_length=1, max_length=500)
+    task: str = Field(
+        "acceptability", min_length=1, max_length=500, description="a task, or several trained together: a+b+c"
+    )
     task_options: dict[str, bool | int | float | str | None] = Field(default_factory=dict)
     methods: tuple[MethodSpec, ...] = Field(min_length=1, max_length=64)
     seeds: tuple[Seed, ...] = Field((0, 1), min_length=1, max_length=100)

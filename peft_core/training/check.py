@@ -6,8 +6,7 @@ import torch
 
 from peft_core.backbones import model_info
 from peft_core.records import ComparisonSpec, InputError
-from peft_core.tasks import get_task
-from peft_core.training.data import row_counts
+from peft_core.training.data import chosen_tasks, row_counts
 from peft_core.training.shape import attach_shape, of_method
 
 
@@ -17,20 +16,21 @@ def check(spec: ComparisonSpec) -> None:
     Raises:
         InputError: one sentence naming the field, the value and what is allowed.
     """
-    model, task = model_info(spec.model), get_task(spec.task)
+    model, tasks = model_info(spec.model), chosen_tasks(spec)
     if not model.available:
         raise InputError("model", spec.model, "its weights are not at hand; choose an embedded model or a folder")
-    if task.info.modality not in (model.modality, "any"):
-        raise InputError("task", spec.task, f"{spec.model} takes {model.modality} tasks")
-    task.check(spec.task_options)
-    train_rows, _ = row_counts(spec, task.info)
+    for task, task_options in tasks:
+        if task.info.modality not in (model.modality, "any"):
+            raise InputError("task", task.info.id, f"{spec.model} takes {model.modality} tasks")
+        task.check(task_options)
+    train_rows = sum(row_counts(spec, task.info)[0] for task, _ in tasks)
     limit, wanted = model.max_length, spec.training.max_length
     if wanted is not None and limit is not None and wanted > limit:
         raise InputError("training.max_length", wanted, f"{spec.model} reads at most {limit} tokens")
     if spec.training.device == "cuda" and not torch.cuda.is_available():
         raise InputError("training.device", "cuda", "there is no CUDA device here; it must be auto or cpu")
     for method in spec.methods:
-        attached, config = attach_shape(spec.model, method, spec.seeds[0])
+        attached, config = attach_shape(spec.model, method, spec.seeds[0], len(tasks))
         try:
             for hook in attached.on_start:
                 hook(spec.training.total_steps(train_rows))

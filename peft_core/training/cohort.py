@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from peft_core.backbones import initial_head, load_backbone, model_info
-from peft_core.methods import get_method, resolve
+from peft_core.backbones import initial_head, load_backbone, meta_backbone, model_info
+from peft_core.methods import Attached, get_method, resolve
 from peft_core.metrics.flops import adapter_flops_executed, adapter_flops_nominal
-from peft_core.metrics.scores import baseline
 from peft_core.records import (
     ComparisonSpec,
     Emit,
@@ -29,14 +28,14 @@ from peft_core.records import (
     RunState,
     StateRecord,
 )
-from peft_core.tasks import get_task
 from peft_core.training.checkpoint import latest_checkpoint
-from peft_core.training.data import BatchOrder, TaskData, load_data
+from peft_core.training.data import TaskData, chosen_tasks, load_data
 from peft_core.training.environment import environment, peak_memory_bytes, pick_device
-from peft_core.training.evaluate import layer_ranks, summarize_ranks
+from peft_core.training.evaluate import layer_ranks, mean_score, primary_metric, summarize_ranks
 from peft_core.training.loop import Run, train
 from peft_core.training.native import save_adapter
 from peft_core.training.reference import lora_reference_flops
+from peft_core.training.schedule import Schedule
 
 if TYPE_CHECKING:
     from peft_core.backbones._backbone import TransformerBackbone
@@ -84,26 +83,27 @@ def train_comparison(
     device = pick_device(spec.training.device)
     threads = threads_for(model_info(spec.model).parameters)
     torch.set_num_threads(threads)
-    info = get_task(spec.task).info
+    infos = [task.info for task, _ in chosen_tasks(spec)]
     notice({"plan": {"execution": "apart", "workers": 1, "threads": threads}})
-    notice({"environment": environment(device), "metric": info.metrics[0]})
+    notice({"environment": environment(device), "metric": primary_metric(infos)})
     backbone = load_backbone(
         spec.model,
-        outputs=info.outputs,
-        problem="regression" if info.labels is None else "classification",
+        outputs=infos[0].outputs,
+        problem="regression" if infos[0].labels is None else "classification",
         device=str(device),
-        labels=info.labels,
+        labels=infos[0].labels,
     )
     data = load_data(spec, backbone)
-    base = baseline(info.metrics, data.train.labels, data.evaluation.labels)[info.metrics[0]]
+    base = mean_score([task.problem.baseline(task.info, task.train, task.evaluation) for task in data])
     notice({"baseline_score": base})
-    order = BatchOrder(data.train.lengths(), spec.training.batch_size, spec.data_seed)
+    lengths = [task.train.lengths() for task in data]
+    schedule = Schedule(lengths, spec.training.batch_size, spec.data_seed, spec.training.temperature)
     turns: list[_Turn] = []
     for run_spec in runs:
         if stop(run_spec.run):
             emit(StateRecord(run=run_spec.run, step=0, state=RunState.CANCELLED))
             continue
-        run = _start(run_spec, backbone, data, order, folder / run_spec.run, resume, emit, notice)
+        run = _start(run_spec, backbone, data, schedule, folder / run_spec.run, resume, emit, notice)
         if run is not None:
             turns.append(_Turn(run, train(run)))
     while turns:
@@ -123,8 +123,8 @@ def threads_for(parameters: int | None) -> int:
 def _start(
     spec: RunSpec,
     backbone: TransformerBackbone,
-    data: TaskData,
-    order: BatchOrder,
+    data: Sequence[TaskData],
+    schedule: Schedule,
     folder: Path,
     resume: bool,
     emit: Emit,
@@ -135,8 +135,8 @@ def _start(
     try:
         config = resolve(spec.method)
         attached = get_method(spec.method.id).attach(backbone, config, torch.Generator().manual_seed(spec.seed))
-        attached.train_head(initial_head(backbone, spec.seed))
-        run = Run(spec, config, attached, data, order, folder)
+        _add_heads(attached, spec, backbone, data)
+        run = Run(spec, config, attached, data, schedule, folder)
         if resume:
             _resume(run, notice)
     except torch.AcceleratorError:
@@ -148,6 +148,16 @@ def _start(
     notice({"run": spec.run, "config": described, "total_steps": run.total_steps})
     emit(StateRecord(run=spec.run, step=run.step, state=RunState.RUNNING))
     return run
+
+
+def _add_heads(attached: Attached, spec: RunSpec, backbone: TransformerBackbone, data: Sequence[TaskData]) -> None:
+    """A head for every task, as wide as its answers."""
+    if len(data) > 1:
+        attached.share_among(len(data))
+    for number, task in enumerate(data):
+        same = task.info.outputs == backbone.outputs
+        shape = backbone if same else meta_backbone(spec.comparison.model, task.info.outputs)
+        attached.train_head(initial_head(shape, spec.seed), number)
 
 
 def _resume(run: Run, notice: Notice) -> None:
@@ -203,7 +213,7 @@ def reason(error: BaseException) -> str:
 def _result(run: Run, base: float | None) -> RunResult:
     """What the finished run leaves; its adapter is written here."""
     assert run.folder is not None
-    info, counts = run.data.info, run.attached.counts
+    counts = run.attached.counts
     step = run.best[0] if run.best else run.total_steps
     scores = next(scores for at, scores in reversed(run.evaluations) if at == step)
     adapter_bytes, head_bytes = save_adapter(run.folder / "adapter", run.spec, run.config, run.attached)
@@ -214,15 +224,15 @@ def _result(run: Run, base: float | None) -> RunResult:
     return RunResult(
         score=scores,
         baseline_score=base,
-        split=f"{len(run.data.train)} training rows, {len(run.data.evaluation)} evaluation rows; {info.protocol}",
+        split=_split(run.data),
         selection=run.training.selection,
         selected_step=step,
         trainable=trainable,
         trainable_percent=100 * trainable / run.attached.backbone.parameter_count(),
-        head_parameters=sum(parameter.numel() for parameter in run.attached.head.values()),
+        head_parameters=sum(parameter.numel() for parameter in run.attached.head_parameters().values()),
         stored_bytes=adapter_bytes,
         head_bytes=head_bytes,
-        rank=summarize_ranks(layer_ranks(run.attached)[1]),
+        rank=summarize_ranks(layer_ranks(run.attached, run.task_ids)[1]),
         adapter_flops_executed=adapter_flops_executed(counts),
         adapter_flops_nominal=nominal,
         flops_vs_lora=nominal / reference if reference else None,
@@ -232,3 +242,14 @@ def _result(run: Run, base: float | None) -> RunResult:
         learning_rate=run.peak_rate,
         steps=run.total_steps,
     )
+
+
+def _split(tasks: Sequence[TaskData]) -> str:
+    """Which rows were used, task by task."""
+    parts = [
+        f"{len(task.train)} training rows, {len(task.evaluation)} evaluation rows; {task.info.protocol}"
+        for task in tasks
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    return " | ".join(f"{task.info.id}: {part}" for task, part in zip(tasks, parts, strict=True))

@@ -2,66 +2,91 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from peft_core.methods import Attached, WeightUpdate
 from peft_core.metrics.rank import rank_of_factors, rank_of_matrix
-from peft_core.metrics.scores import score
-from peft_core.records import LayerRank
-from peft_core.tasks._contract import TaskInfo
-from peft_core.training.data import EVAL_BATCH, Encoded
+from peft_core.records import LayerRank, TrainingConfig
+from peft_core.tasks import TaskInfo
+from peft_core.training.data import TaskData
+from peft_core.training.problems import Scores
+
+MEAN = "mean"
+"""Name of the score of several tasks: the mean of their first metrics."""
 
 
-def task_loss(logits: Tensor, labels: Tensor, info: TaskInfo) -> Tensor:
-    """Mean over rows: cross-entropy for classes, mean squared error for numbers; computed in float32."""
-    if info.labels is not None:
-        return F.cross_entropy(logits.float(), labels)
-    return F.mse_loss(logits.float(), labels)
+def primary_metric(infos: Sequence[TaskInfo]) -> str:
+    """The score that curves and tables show."""
+    return infos[0].metrics[0] if len(infos) == 1 else MEAN
 
 
-@torch.inference_mode()
-def predict(attached: Attached, rows: Encoded, precision: str = "fp32") -> Tensor:
-    """Head outputs for all rows in their order, float32 (rows, outputs) on the CPU."""
-    device = attached.device
-    order = sorted(range(len(rows)), key=rows.lengths().__getitem__)
-    outputs: list[Tensor] = []
-    attached.train(False)
-    with attached.active(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        for start in range(0, len(order), EVAL_BATCH):
-            batch = rows.batch(order[start : start + EVAL_BATCH], device)
-            outputs.append(attached.backbone.logits(batch).float().cpu())
-    return torch.cat(outputs)[torch.tensor(order).argsort()]
+def evaluate(attached: Attached, tasks: Sequence[TaskData], training: TrainingConfig) -> tuple[Scores, float]:
+    """Scores by metric name, and the mean loss.
+
+    With several tasks the names are ``<task>.<metric>``, and `MEAN` stands before them.
+    """
+    parts = []
+    for number, task in enumerate(tasks):
+        with turn_of(attached, number):
+            parts.append(task.problem.evaluate(attached, task.evaluation, task.info, training))
+    if len(parts) == 1:
+        return parts[0]
+    named = {
+        f"{task.info.id}.{name}": value
+        for task, part in zip(tasks, parts, strict=True)
+        for name, value in part[0].items()
+    }
+    firsts = [part[0][task.info.metrics[0]] for task, part in zip(tasks, parts, strict=True)]
+    return {MEAN: mean_score(firsts)} | named, sum(loss for _, loss in parts) / len(parts)
 
 
-def evaluate(
-    attached: Attached, rows: Encoded, info: TaskInfo, precision: str
-) -> tuple[dict[str, float | None], float]:
-    """Scores by metric name, and the mean loss."""
-    outputs = predict(attached, rows, precision)
-    loss = float(task_loss(outputs, rows.labels, info))
-    return score(info.metrics, outputs, rows.labels), loss
+def mean_score(values: Sequence[float | None]) -> float | None:
+    """Their mean; None where one is not defined."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if len(known) == len(values) else None
+
+
+@contextmanager
+def turn_of(attached: Attached, task: int) -> Iterator[None]:
+    """Within it the attachment serves this task."""
+    before, attached.task = attached.task, task
+    try:
+        yield
+    finally:
+        attached.task = before
 
 
 @torch.no_grad()
-def layer_ranks(attached: Attached) -> tuple[Literal["delta", "linear_map"], tuple[LayerRank, ...]]:
-    """What kind of map was measured, and its rank at every adapted site. Never forms a factored Delta W."""
+def layer_ranks(
+    attached: Attached, tasks: Sequence[str] = ("",)
+) -> tuple[Literal["delta", "linear_map"], tuple[LayerRank, ...]]:
+    """What kind of map was measured, and its rank at every adapted site. Never forms a factored Delta W.
+
+    A method whose weights differ from task to task is measured in each; the names of its sites end in ``@<task>``.
+    """
     attached.train(False)
-    updates = attached.updates()
-    return (updates[0].kind if updates else "delta"), tuple(_layer_rank(update) for update in updates)
+    kind: Literal["delta", "linear_map"] = "delta"
+    layers: list[LayerRank] = []
+    for number, name in enumerate(tasks if attached.on_tasks else ("",)):
+        with turn_of(attached, number):
+            updates = attached.updates()
+        kind = updates[0].kind if updates else kind
+        layers += [_layer_rank(update, f"@{name}" if name and len(tasks) > 1 else "") for update in updates]
+    return kind, tuple(layers)
 
 
-def _layer_rank(update: WeightUpdate) -> LayerRank:
+def _layer_rank(update: WeightUpdate, ending: str) -> LayerRank:
     if update.left is not None and update.right is not None:
         rank = rank_of_factors(update.left.detach(), update.right.detach())
     else:
         assert update.delta is not None
         rank = rank_of_matrix(update.delta.detach())
     return LayerRank(
-        site=update.site,
+        site=update.site + ending,
         layer=update.layer,
         role=update.role,
         numerical=rank.numerical,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from peft_core.methods import Attached, MethodConfig
 from peft_core.metrics.flops import adapter_flops_executed, adapter_flops_nominal, training_flops
 from peft_core.records import EvalRecord, Event, RankRecord, RunFailure, RunSpec, StepRecord
 from peft_core.training.checkpoint import Checkpoint, save_checkpoint
-from peft_core.training.data import BatchOrder, TaskData
-from peft_core.training.evaluate import evaluate, layer_ranks, task_loss
+from peft_core.training.data import TaskData
+from peft_core.training.evaluate import evaluate, layer_ranks, primary_metric
 from peft_core.training.optimizer import (
     group_rate,
     load_optimizer_tensors,
@@ -29,6 +29,7 @@ from peft_core.training.optimizer import (
     rate_factor,
     split_groups,
 )
+from peft_core.training.schedule import Schedule
 
 CHECKPOINT_SECONDS = 5.0
 """Least training time between two checkpoints of a run; evaluations decide the steps."""
@@ -39,7 +40,8 @@ class Run:
 
     Args:
         attached: the method's attachment, its head included.
-        order: rows of every step, shared by all runs of the comparison.
+        data: the comparison's tasks.
+        schedule: task and rows of every step, shared by all runs of the comparison.
         folder: where its checkpoints go; None for none.
     """
 
@@ -48,14 +50,15 @@ class Run:
         spec: RunSpec,
         config: MethodConfig,
         attached: Attached,
-        data: TaskData,
-        order: BatchOrder,
+        data: Sequence[TaskData],
+        schedule: Schedule,
         folder: Path | None = None,
     ) -> None:
-        self.spec, self.config, self.attached, self.data, self.order = spec, config, attached, data, order
+        self.spec, self.config, self.attached, self.data, self.schedule = spec, config, attached, data, schedule
         self.folder = folder
         self.training = spec.comparison.training
-        self.total_steps = self.training.total_steps(len(data.train))
+        self.metric = primary_metric([task.info for task in data])
+        self.total_steps = self.training.total_steps(sum(len(task.train) for task in data))
         self.eval_every = self.training.eval_interval(self.total_steps)
         for hook in attached.on_start:
             hook(self.total_steps)
@@ -78,6 +81,10 @@ class Run:
     def weight_decay(self) -> float:
         given = self.training.weight_decay
         return given if given is not None else self.config.weight_decay
+
+    @property
+    def task_ids(self) -> tuple[str, ...]:
+        return tuple(task.info.id for task in self.data)
 
     def _build_optimizer(self) -> None:
         self.parameters: dict[str, nn.Parameter] = self.attached.trainable()
@@ -188,8 +195,9 @@ def _step(run: Run) -> StepRecord:
     attached.train(True)
     for hook in attached.before_step:
         hook(step)
+    attached.task, rows = run.schedule.batch(step)
     with attached.active():
-        loss, penalty, tokens, width = _accumulate(run, run.order.rows(step), device)
+        loss, penalty, tokens, width = _accumulate(run, run.data[attached.task], rows, device)
     for act in attached.after_backward:
         act(step, run.optimizer)
     norm = _clip(run)
@@ -221,7 +229,9 @@ def _step(run: Run) -> StepRecord:
     )
 
 
-def _accumulate(run: Run, rows: list[int], device: torch.device) -> tuple[float, float | None, int, int]:
+def _accumulate(
+    run: Run, task: TaskData, rows: list[int], device: torch.device
+) -> tuple[float, float | None, int, int]:
     """Forward and backward over the micro-batches. Task loss, penalty, tokens (padding included), widest row.
 
     A second pass sees the same rows; its part of the loss counts as penalty, and its tokens count too.
@@ -231,14 +241,15 @@ def _accumulate(run: Run, rows: list[int], device: torch.device) -> tuple[float,
     second = run.attached.second_pass
     for start in range(0, len(rows), size):
         part = rows[start : start + size]
-        batch = run.data.train.batch(part, device)
+        batch, labels = task.train.batch(part, device), task.train.labels_of(part, device)
         run.attached.begin_rows(run.step, start)
         logits, share = _logits(run, batch, device), len(part) / len(rows)
-        loss = task_loss(logits, run.data.train.labels_of(part, device), run.data.info) * share
+        loss = task.problem.loss(logits, labels) * share
         total += float(loss.detach())
         if second is not None:
             second.route(1)
-            extra = second.loss(logits, _logits(run, batch, device), run.data.info.labels is not None) * share
+            one, two = (task.problem.outputs(found, labels) for found in (logits, _logits(run, batch, device)))
+            extra = second.loss(one, two, task.info.problem != "regression") * share
             second.route(0)
             penalty, loss = (penalty or 0.0) + float(extra.detach()), loss + extra
         if start == 0 and run.attached.penalty is not None:
@@ -252,7 +263,7 @@ def _accumulate(run: Run, rows: list[int], device: torch.device) -> tuple[float,
 
 def _logits(run: Run, batch: dict[str, Tensor], device: torch.device) -> Tensor:
     with torch.autocast(device.type, torch.bfloat16, enabled=run.training.precision == "bf16"):
-        return run.attached.backbone.logits(batch)
+        return run.attached.logits(batch)
 
 
 def _width(batch: dict[str, Tensor], run: Run) -> int:
@@ -283,13 +294,13 @@ def _account(run: Run, seconds: float, tokens: int, width: int) -> None:
 
 def _evaluated(run: Run) -> Iterator[Event]:
     """Scores and ranks after the current step."""
-    scores, loss = evaluate(run.attached, run.data.evaluation, run.data.info, run.training.precision)
-    what, layers = layer_ranks(run.attached)
+    scores, loss = evaluate(run.attached, run.data, run.training)
+    what, layers = layer_ranks(run.attached, run.task_ids)
     yield EvalRecord(run=run.spec.run, step=run.step, scores=scores, loss=loss, seconds=run.seconds)
     if layers:
         yield RankRecord(run=run.spec.run, step=run.step, what=what, layers=layers)
     run.evaluations.append((run.step, scores))
-    primary = scores[run.data.info.metrics[0]]
+    primary = scores[run.metric]
     if run.training.selection == "best" and primary is not None and (run.best is None or primary > run.best[1]):
         run.best, run.best_extra = (run.step, primary), run.extra_state()
         run.best_tensors = {name: parameter.detach().clone() for name, parameter in run.parameters.items()}

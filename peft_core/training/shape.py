@@ -17,11 +17,12 @@ def shape_of(model: str) -> Backbone:
     return meta_backbone(model)
 
 
-def attach_shape(model: str, method: MethodSpec, seed: int = 0) -> tuple[Attached, MethodConfig]:
+def attach_shape(model: str, method: MethodSpec, seed: int = 0, tasks: int = 1) -> tuple[Attached, MethodConfig]:
     """A method attached to a model's shape: everything is counted, nothing computed.
 
     Args:
         seed: draws the masks, where the method has no mask_seed of its own.
+        tasks: how many are trained together.
 
     Raises:
         InputError: unknown model or method, or options that do not fit the model; the field is ``<id>.<option>``.
@@ -29,6 +30,8 @@ def attach_shape(model: str, method: MethodSpec, seed: int = 0) -> tuple[Attache
     config, backbone = resolve(method), shape_of(model)
     try:
         attached = get_method(method.id).attach(backbone, config, torch.Generator().manual_seed(seed))
+        if tasks > 1:
+            attached.share_among(tasks)
     except InputError as error:
         raise of_method(method, config, error) from None
     return attached, config

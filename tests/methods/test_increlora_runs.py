@@ -10,7 +10,7 @@ import torch
 from peft_core.budget import budget
 from peft_core.metrics.flops import adapter_flops_executed, adapter_flops_nominal
 from peft_core.records import InputError, MethodSpec
-from peft_core.training.evaluate import predict
+from peft_core.training.problems import predict
 from peft_core.training.loop import train
 from tests.conftest import MINIATURES, batch_for, miniature
 from tests.methods.test_contract import attach

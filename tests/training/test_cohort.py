@@ -9,7 +9,6 @@ from safetensors.torch import load_file
 from peft_core.backbones import initial_head, load_backbone
 from peft_core.methods import get_method, list_methods, resolve
 from peft_core.records import ComparisonSpec, MethodSpec, RunState, TrainingConfig, run_specs
-from peft_core.tasks import get_task
 from peft_core.training import train_comparison
 from peft_core.training.data import load_data
 from peft_core.training.evaluate import evaluate
@@ -63,7 +62,7 @@ def test_a_stored_adapter_answers_as_the_run_did(tmp_path):
     load_adapter(tmp_path / "c-0" / "adapter", attached)
     comparison = ComparisonSpec(methods=(spec,), train_rows=64, eval_rows=40)
     data = load_data(comparison, backbone)
-    scores, _ = evaluate(attached, data.evaluation, get_task("acceptability").info, "fp32")
+    scores, _ = evaluate(attached, data, comparison.training)
     assert scores == results[str(spec)].result.score
 
 

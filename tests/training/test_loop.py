@@ -12,9 +12,12 @@ from peft_core.methods import get_method, list_methods, resolve
 from peft_core.records import ComparisonSpec, MethodSpec, RunFailure, RunSpec, TrainingConfig
 from peft_core.tasks._contract import TaskInfo
 from peft_core.training.checkpoint import latest_checkpoint
-from peft_core.training.data import BatchOrder, Encoded, TaskData
+from peft_core.training.data import TaskData
+from peft_core.training.evaluate import evaluate
 from peft_core.training.loop import Run, train
 from peft_core.training.optimizer import rate_factor
+from peft_core.training.problems import Encoded
+from peft_core.training.schedule import BatchOrder, Schedule
 from tests.conftest import home, miniature
 
 INFO = TaskInfo(
@@ -61,8 +64,8 @@ def make_run(method="capaboost_lora:rank=4", backbone=None, folder=None, seed=3,
     attached = get_method(spec.id).attach(backbone, resolve(spec), torch.Generator().manual_seed(seed))
     attached.train_head(initial_head(backbone, seed))
     run_spec = RunSpec(run="c-0", comparison=comparison, method=spec, label=str(spec), seed=seed)
-    order = BatchOrder(data.train.lengths(), config.batch_size, 0)
-    return Run(run_spec, resolve(spec), attached, data, order, folder)
+    schedule = Schedule([data.train.lengths()], config.batch_size, 0, config.temperature)
+    return Run(run_spec, resolve(spec), attached, (data,), schedule, folder)
 
 
 def curve(records) -> list[tuple]:
@@ -140,9 +143,7 @@ def test_selection_best_returns_to_the_best_evaluation():
     scores = {r.step: r.scores["accuracy"] for r in train(run) if r.event == "eval"}
     best = max(scores, key=lambda step: (scores[step], -step))
     assert run.best == (best, scores[best])
-    from peft_core.training.evaluate import evaluate
-
-    assert evaluate(run.attached, DATA.evaluation, INFO, "fp32")[0]["accuracy"] == scores[best]
+    assert evaluate(run.attached, (DATA,), run.training)[0]["accuracy"] == scores[best]
 
 
 def test_bf16_trains_and_keeps_its_weights_in_fp32():

@@ -1,0 +1,16 @@
+"""Kinds of problems; `problem_of` finds the one a task poses."""
+
+from __future__ import annotations
+
+from peft_core.tasks import TaskInfo
+from peft_core.training.problems._contract import EVAL_BATCH, IGNORED, Encoded, Problem, Scores, padded
+from peft_core.training.problems._labelled import Labelled, predict
+
+__all__ = ["EVAL_BATCH", "IGNORED", "Encoded", "Problem", "Scores", "padded", "predict", "problem_of"]
+
+_PROBLEMS: dict[str, Problem] = {"classification": Labelled(classes=True), "regression": Labelled(classes=False)}
+
+
+def problem_of(info: TaskInfo) -> Problem:
+    """How a task's rows are encoded, trained on and scored."""
+    return _PROBLEMS[info.problem]

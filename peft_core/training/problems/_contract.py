@@ -1,0 +1,89 @@
+"""What training asks of a kind of problem: how its rows become inputs, what its loss and its scores are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from peft_core.methods import Attached
+from peft_core.records import Backbone, TrainingConfig
+from peft_core.tasks import Rows, TaskInfo
+
+EVAL_BATCH = 64
+IGNORED = -100
+"""Label of a position that takes no part in the loss."""
+Scores = dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Rows as a model takes them.
+
+    tokens: one list of fields per row (``input_ids`` and, where the model takes them, ``token_type_ids`` and
+    ``decoder_input_ids``), or None. images: float32 (rows, channels, height, width), or None.
+    labels: int64 (rows,), float32 (rows, outputs), int64 (rows, 2) first and last token of an answer, or one list of
+    token ids per row.
+    """
+
+    tokens: Mapping[str, list[list[int]]] | None
+    images: Tensor | None
+    labels: Tensor | list[list[int]]
+    pad: Mapping[str, int]
+
+    def __len__(self) -> int:
+        return len(self.images) if self.images is not None else len(self.tokens["input_ids"])  # type: ignore[index]
+
+    def lengths(self) -> list[int]:
+        """Tokens in each row; equal for images."""
+        return [len(row) for row in self.tokens["input_ids"]] if self.tokens else [1] * len(self)
+
+    def batch(self, rows: Sequence[int], device: torch.device) -> dict[str, Tensor]:
+        """Model inputs for these rows, every field padded to its longest row, on the device."""
+        if self.images is not None:
+            return {"pixel_values": self.images[list(rows)].to(device)}
+        assert self.tokens is not None
+        batch = {name: padded([values[row] for row in rows], self.pad[name]) for name, values in self.tokens.items()}
+        lengths = torch.tensor([len(self.tokens["input_ids"][row]) for row in rows])
+        batch["attention_mask"] = (torch.arange(batch["input_ids"].shape[1]) < lengths.unsqueeze(1)).long()
+        return {name: tensor.to(device) for name, tensor in batch.items()}
+
+    def labels_of(self, rows: Sequence[int], device: torch.device) -> Tensor:
+        if isinstance(self.labels, list):
+            return padded([self.labels[row] for row in rows], IGNORED).to(device)
+        return self.labels[list(rows)].to(device)
+
+
+def padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
+    """int64 (rows, longest row), filled up on the right."""
+    width = max(len(row) for row in rows)
+    return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows])
+
+
+class Problem(Protocol):
+    """A kind of problem. `TaskInfo.problem` names it; `problems.problem_of` finds it."""
+
+    def encode(self, rows: Rows, info: TaskInfo, backbone: Backbone, training: TrainingConfig) -> Encoded:
+        """Rows of a task as inputs and labels."""
+        ...
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean loss, computed in float32."""
+        ...
+
+    def outputs(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The logits as (n, outputs), one line for everything that is predicted; for losses between two passes."""
+        ...
+
+    def evaluate(
+        self, attached: Attached, rows: Encoded, info: TaskInfo, training: TrainingConfig
+    ) -> tuple[Scores, float]:
+        """Scores by metric name, and the mean loss."""
+        ...
+
+    def baseline(self, info: TaskInfo, train: Encoded, evaluation: Encoded) -> float | None:
+        """The first metric's value of a model that ignores its input; None where there is no such figure."""
+        ...
