@@ -10,8 +10,8 @@ import torch
 from peft_core.budget import budget
 from peft_core.metrics.flops import adapter_flops_executed, adapter_flops_nominal
 from peft_core.records import InputError, MethodSpec
-from peft_core.training.problems import predict
 from peft_core.training.loop import train
+from peft_core.training.problems import predict
 from tests.conftest import MINIATURES, batch_for, miniature
 from tests.methods.test_contract import attach
 from tests.methods.test_increlora import MAPS, SMALL, TARGET, grown, ranks, stepped

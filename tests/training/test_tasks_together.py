@@ -63,7 +63,7 @@ def test_heads_and_scores_of_each_task(tmp_path):
     for end in ends:
         score = end.result.score
         firsts = ["acceptability.matthews_correlation", "entailment.accuracy", "similarity.pearson"]
-        assert list(score)[0] == "mean" and set(firsts) < set(score)
+        assert next(iter(score)) == "mean" and set(firsts) < set(score)
         assert score["mean"] == pytest.approx(sum(score[name] for name in firsts) / 3)
         assert end.result.head_parameters == sum(128 * 128 + 128 + 128 * outputs + outputs for outputs in (2, 3, 1)), (
             "two classes, three classes, one number"
