@@ -100,6 +100,7 @@ def _catalogue() -> dict[str, Any]:
                 "description": task.description,
                 "modality": task.modality,
                 "metric": task.metrics[0],
+                "joins": task.problem in ("classification", "regression"),
                 "train_rows": task.train_rows,
                 "eval_rows": task.eval_rows,
                 "options": dict(task.options),

@@ -95,6 +95,8 @@ def _states(runs: Sequence[RunRow]) -> Row:
 def _figures(runs: Sequence[RunRow]) -> Row:
     results = [run.result for run in runs if run.result]
     figures: Row = {name: _mean([getattr(result, name) for result in results]) for name in RESULT_FIGURES}
+    names = dict.fromkeys(name for result in results for name in result.score)
+    figures["scores"] = {name: _mean([result.score.get(name) for result in results]) for name in names}
     ranks = [result.rank for result in results if result.rank]
     figures["rank"] = {name: _mean([rank.get(name) for rank in ranks]) for name in RANK_FIGURES} if ranks else None
     return figures
@@ -128,6 +130,7 @@ def flat(row: Row) -> Row:
         "difference_ci95_low": difference_low,
         "difference_ci95_high": difference_high,
         "difference_n": versus.get("n"),
+        **{f"score_{name}": value for name, value in row["scores"].items()},
         **{f"rank_{name}": rank.get(name) for name in RANK_FIGURES},
         **{name: row[name] for name in RESULT_FIGURES},
         "states": " ".join(f"{state}:{count}" for state, count in row["states"].items()),
@@ -139,7 +142,8 @@ def to_csv(table: Sequence[Row]) -> str:
     """CSV in which no cell is a formula to a spreadsheet."""
     flattened = [flat(row) for row in table]
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, fieldnames=list(flattened[0]) if flattened else ["label"], lineterminator="\n")
+    names = list(dict.fromkeys(name for row in flattened for name in row)) or ["label"]
+    writer = csv.DictWriter(stream, fieldnames=names, lineterminator="\n")
     writer.writeheader()
     for row in flattened:
         writer.writerow({name: neutral(value) for name, value in row.items()})

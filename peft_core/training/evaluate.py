@@ -15,7 +15,7 @@ from peft_core.tasks import TaskInfo
 from peft_core.training.data import TaskData
 from peft_core.training.problems import Scores
 
-MEAN = "mean"
+MEAN = "mean_score"
 """Name of the score of several tasks: the mean of their first metrics."""
 
 

@@ -59,12 +59,12 @@ def test_heads_and_scores_of_each_task(tmp_path):
     events, notices = compare(tmp_path, spec_of("adapter_pfeiffer:bottleneck=4", "lora:rank=4"))
     ends = [event for event in events if event.event == "state" and event.state.ended]
     assert [end.state for end in ends] == [RunState.FINISHED] * 2
-    assert {"metric": "mean"}.items() <= next(notice for notice in notices if "metric" in notice).items()
+    assert {"metric": "mean_score"}.items() <= next(notice for notice in notices if "metric" in notice).items()
     for end in ends:
         score = end.result.score
         firsts = ["acceptability.matthews_correlation", "entailment.accuracy", "similarity.pearson"]
-        assert next(iter(score)) == "mean" and set(firsts) < set(score)
-        assert score["mean"] == pytest.approx(sum(score[name] for name in firsts) / 3)
+        assert next(iter(score)) == "mean_score" and set(firsts) < set(score)
+        assert score["mean_score"] == pytest.approx(sum(score[name] for name in firsts) / 3)
         assert end.result.head_parameters == sum(128 * 128 + 128 + 128 * outputs + outputs for outputs in (2, 3, 1)), (
             "two classes, three classes, one number"
         )

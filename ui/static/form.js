@@ -84,10 +84,7 @@ export class Form {
     return this.choice("model", choices, (model) => {
       this.state.model = model;
       const fitting = this.fittingTasks();
-      if (!fitting.some((task) => task.id === this.state.task)) {
-        this.state.task = fitting[0]?.id ?? "";
-        this.state.task_options = {};
-      }
+      if (!this.tasks().every((id) => fitting.some((task) => task.id === id))) this.pickTasks([fitting[0]?.id ?? ""]);
       this.draw();
     });
   }
@@ -97,19 +94,50 @@ export class Form {
     return this.catalogue.tasks.filter((task) => !model || task.modality === "any" || task.modality === model.modality);
   }
 
-  taskField() {
-    return this.choice("task", this.fittingTasks().map((task) => task.id), (task) => {
-      this.state.task = task;
-      this.state.task_options = {};
-      this.draw();
-    });
+  /** Ids of the chosen tasks: the state holds them as "a+b". */
+  tasks() {
+    const known = this.catalogue.tasks.some((task) => task.id === this.state.task);
+    return known ? [this.state.task] : this.state.task.split("+");
   }
 
-  choice(name, choices, onPick) {
-    const box = fieldInput(name, { name, choices, help: "" }, this.state[name], () => {});
+  pickTasks(ids) {
+    this.state.task = ids.join("+");
+    this.state.task_options = {};
+  }
+
+  taskField() {
+    return this.choice("task", this.fittingTasks().map((task) => task.id), (task) => {
+      this.pickTasks([task]);
+      this.draw();
+    }, this.tasks()[0]);
+  }
+
+  /** Boxes for the tasks that can be trained together with the first one. */
+  partners() {
+    const [first, ...others] = this.tasks();
+    const fitting = this.fittingTasks().filter((task) => task.joins);
+    if (!fitting.some((task) => task.id === first)) return null;
+    const box = (task) => {
+      const input = h("input", { type: "checkbox", value: task.id, checked: others.includes(task.id) });
+      input.addEventListener("change", () => {
+        this.pickTasks(input.checked ? [first, ...others, task.id] : [first, ...others.filter((id) => id !== task.id)]);
+        this.partnersOpen = true;
+        this.draw();
+        this.changed();
+        this.root.querySelector(`.rl-partners input[value="${CSS.escape(task.id)}"]`)?.focus();
+      });
+      return h("label", {}, input, " ", task.title);
+    };
+    const boxes = fitting.filter((task) => task.id !== first).map(box);
+    const title = others.length ? `Trained together with ${others.length} more` : "Train together with";
+    return boxes.length ? h("details.rl-partners", { open: this.partnersOpen || others.length > 0 }, h("summary", {}, title), h("p.rl-sub", {}, "One task a batch; each task has its own head and score."), h("div.rl-boxes", {}, boxes)) : null;
+  }
+
+  choice(name, choices, onPick, chosen = this.state[name]) {
+    const box = fieldInput(name, { name, choices, help: "" }, chosen, () => {});
     const select = box.querySelector("select");
     select.querySelector('option[value=""]').remove();
-    select.value = this.state[name];
+    select.value = chosen;
     select.addEventListener("change", () => {
       onPick(select.value);
       this.changed();
@@ -119,15 +147,15 @@ export class Form {
   }
 
   taskOptions() {
-    const task = this.catalogue.tasks.find((entry) => entry.id === this.state.task);
-    const names = Object.keys(task?.options ?? {});
-    const about = h("p.rl-sub", {}, task ? `${task.description} Metric: ${task.metric.replaceAll("_", " ")}.` : "");
-    const inputs = names.map((name) => {
-      const fallback = String(task.options[name] ?? "");
-      const kind = { name, type: "str", help: "an option of this task", default: fallback };
+    const ids = this.tasks();
+    const parts = ids.map((id) => this.catalogue.tasks.find((entry) => entry.id === id)).filter(Boolean);
+    const about = parts.map((task) => h("p.rl-sub", {}, `${ids.length > 1 ? `${task.title}: ` : ""}${task.description} Metric: ${task.metric.replaceAll("_", " ")}.`));
+    const inputs = parts.flatMap((task) => Object.keys(task.options).map((option) => {
+      const name = ids.length > 1 ? `${task.id}.${option}` : option;
+      const kind = { name, type: "str", help: "an option of this task", default: String(task.options[option] ?? "") };
       return fieldInput(`task_options.${name}`, kind, this.state.task_options[name], (text) => this.set(() => (this.state.task_options[name] = text)));
-    });
-    return h("div", {}, about, inputs.length ? h("div.rl-grid3", {}, inputs) : null);
+    }));
+    return h("div", {}, about, this.partners(), inputs.length ? h("div.rl-grid3", {}, inputs) : null);
   }
 
   lengthField() {

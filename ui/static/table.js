@@ -7,7 +7,7 @@ const interval = (range) => (range ? ` [${signed(range[0])}, ${signed(range[1])}
 
 const COLUMNS = [
   ["method", (row) => row.label, (row) => h("span.rl-cellname", {}, swatch(row.look), h("span", {}, breakable(row.label))), "text"],
-  ["score", (row) => row.score, (row) => scoreCell(row)],
+  ["score", (row) => row.score, (row) => [scoreCell(row), otherScores(row)]],
   ["n", (row) => row.n, (row) => String(row.n)],
   ["difference [95 %]", (row) => row.versus?.mean_difference, (row) => differenceCell(row)],
   ["rank", (row) => row.rank?.numerical_mean ?? row.live.numerical, (row) => fixed(row.rank?.numerical_mean ?? row.live.numerical, 1), "", "numerical rank of the weight update, mean over layers"],
@@ -29,6 +29,12 @@ function scoreCell(row) {
   return has(row.std) ? `${fixed(row.score)} ± ${fixed(row.std)}` : fixed(row.score);
 }
 
+/** Means of the metrics beside the one that is shown: each task's own, or a task's second one. */
+function otherScores(row) {
+  const others = Object.entries(row.scores ?? {}).filter(([name, value]) => name !== row.metric && has(value));
+  return others.map(([name, value]) => h("div.rl-sub", {}, `${words(name).replace(".", ": ")} ${fixed(value)}`));
+}
+
 function differenceCell(row) {
   if (!row.versus) return row.isReference ? "reference" : "–";
   return has(row.versus.mean_difference) ? signed(row.versus.mean_difference) + interval(row.versus.ci95) : "–";
@@ -45,7 +51,7 @@ export class Table {
     const rows = shown.table.map((entry) => {
       const look = shown.labels.find((candidate) => candidate.label === entry.label);
       const live = liveFigures(shown, look);
-      return { ...entry, look, live, score: live.score, isReference: !entry.versus };
+      return { ...entry, look, live, score: live.score, metric: shown.metric, isReference: !entry.versus };
     });
     const focused = document.activeElement?.closest(".rl-table th")?.cellIndex;
     this.element.replaceChildren(this.head(), h("tbody", {}, this.order(rows).map((row) => this.row(row))));
