@@ -9,10 +9,20 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from peft_core.backbones._catalog import task_for
 from peft_core.backbones._family import Family, PlacePattern, SitePattern, Stack, prefix_place
-from peft_core.records import AdapterDefaults, AdapterPlace, PrefixPlace, PromptPlace, Role, Site, SiteSelection
-
-Problem = Literal["classification", "regression"]
+from peft_core.backbones._generation import greedy, real_tokens
+from peft_core.records import (
+    AdapterDefaults,
+    AdapterPlace,
+    InputError,
+    PrefixPlace,
+    Problem,
+    PromptPlace,
+    Role,
+    Site,
+    SiteSelection,
+)
 
 ROLES: dict[str, tuple[Role, ...]] = {
     "qv": ("q", "v"),
@@ -23,7 +33,7 @@ ROLES: dict[str, tuple[Role, ...]] = {
 
 
 class TransformerBackbone:
-    """A transformers model with a fresh task head, its parameters frozen, in evaluation mode.
+    """A transformers model with the head of a problem, its parameters frozen, in evaluation mode.
 
     Args:
         model_id: the id or folder it was loaded from.
@@ -31,10 +41,13 @@ class TransformerBackbone:
         model: the transformers model, head included.
         processor: tokenizer or image processor; None on the meta device.
         max_length: most tokens of a row, None for no limit.
-        outputs: width of the head.
-        problem: what the head is for.
+        outputs: width of the head, for classification and regression.
+        problem: what the model is asked for.
         label_tokens: for a family without a head, the vocabulary's entries that stand for the classes; None: those
             after the special ones.
+
+    Raises:
+        InputError: the family cannot do the problem.
     """
 
     def __init__(
@@ -53,12 +66,14 @@ class TransformerBackbone:
         self.architecture = family
         self.family = family.name
         self.modality: Literal["text", "image"] = family.modality
+        self.encoder_decoder = family.encoder_decoder
         self.model = model.eval().requires_grad_(False)
         self.config: Any = model.config
         self.processor = processor
         self.max_length = max_length
         self.outputs = outputs
         self.problem: Problem = problem
+        self.head = task_for(model_id, family, problem).head
         self.label_tokens = tuple(label_tokens) if label_tokens is not None else tuple(range(3, 3 + outputs))
         self.hidden_size: int = getattr(self.config, family.hidden_field)
         self.default_sites: SiteSelection = family.default_sites
@@ -170,7 +185,7 @@ class TransformerBackbone:
         return tuple(found)
 
     def _in_layers(self, path: str) -> bool:
-        outside = (*self.architecture.embeddings, *(prefix.rstrip(".") for prefix in self.architecture.head))
+        outside = (*self.architecture.embeddings, *(prefix.rstrip(".") for prefix in self.head))
         return not any(path == prefix or path.startswith(prefix + ".") for prefix in outside)
 
     def _layer_of(self, path: str) -> int:
@@ -187,12 +202,12 @@ class TransformerBackbone:
         return {name: parameter.shape for name, parameter in self.model.named_parameters()}
 
     def head_parameters(self) -> tuple[str, ...]:
-        """Names of the task head's parameters, pooler included where it belongs to the head."""
-        return tuple(name for name in self._parameters if name.startswith(self.architecture.head))
+        """Names of the task head's parameters, pooler included where it belongs to the head; none for generation."""
+        return tuple(name for name in self._parameters if name.startswith(self.head))
 
     def body_parameters(self) -> tuple[str, ...]:
         """Names of all parameters outside the head, embeddings included."""
-        return tuple(name for name in self._parameters if not name.startswith(self.architecture.head))
+        return tuple(name for name in self._parameters if not name.startswith(self.head))
 
     def bias_parameters(self) -> tuple[str, ...]:
         """Names of all bias vectors outside the head, LayerNorm biases included."""
@@ -202,8 +217,9 @@ class TransformerBackbone:
         return len(self._parameters[name]) == 1
 
     def parameter_count(self) -> int:
-        """Parameters with embeddings, without pooler and head (the papers' divisor)."""
-        return sum(self._parameters[name].numel() for name in self.body_parameters())
+        """Parameters with embeddings, without pooler and head (the papers' divisor), the same for every problem."""
+        outside = self.architecture.outside_body
+        return sum(shape.numel() for name, shape in self._parameters.items() if not outside(name))
 
     # --- forward --------------------------------------------------------------------------------------------
 
@@ -221,26 +237,64 @@ class TransformerBackbone:
 
     def _last_positions(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Index of the last token that is not padding, (rows,)."""
-        real = batch.get("attention_mask")
-        if real is None:
-            real = batch["input_ids"] != self.config.pad_token_id
+        real = real_tokens(self, batch)
         positions = torch.arange(real.shape[1], device=real.device)
         return (positions * real.long()).argmax(dim=1)
 
     def logits(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Output of the head, (rows, outputs).
 
-        A family without a head answers by label words: the logits of their first tokens at the decoder's first
-        position. With `decoder_input_ids` in the batch: all logits, (rows, target tokens, vocabulary).
+        Spans: the scores of start and end at every token, (rows, tokens, 2). Generation: those of the next token,
+        (rows, target tokens, vocabulary), over `decoder_input_ids` where an encoder reads, else over `input_ids`.
+        A family without a head does classification by label words: the logits of their first tokens at the decoder's
+        first position, or all logits where `decoder_input_ids` are in the batch.
         """
-        if self.architecture.head or "decoder_input_ids" in batch:
+        if self.problem == "span":
+            answer = self.model(**batch)
+            return torch.stack((answer.start_logits, answer.end_logits), dim=-1)
+        if self.head or self.problem == "generation" or "decoder_input_ids" in batch:
             return self.model(**batch).logits
-        rows = batch["input_ids"].shape[0]
-        first = getattr(self.config, "decoder_start_token_id", None)
-        first = first if first is not None else self.config.pad_token_id
-        start = torch.full((rows, 1), first, device=batch["input_ids"].device)
+        start = torch.full((len(batch["input_ids"]), 1), self.decoder_start_token, device=batch["input_ids"].device)
         answers = self.model(**batch, decoder_input_ids=start).logits[:, 0]
         return answers[:, list(self.label_tokens)]
+
+    @property
+    def decoder_start_token(self) -> int:
+        """Token in front of what an encoder-decoder writes: its config's own, else padding.
+
+        Raises:
+            InputError: the model is no encoder-decoder.
+        """
+        if not self.encoder_decoder:
+            raise InputError("model", self.id, "it is no encoder-decoder, so it has no token that starts an answer")
+        start = getattr(self.config, "decoder_start_token_id", None)
+        return start if start is not None else self.config.pad_token_id
+
+    @property
+    def end_tokens(self) -> tuple[int, ...]:
+        """Tokens that end an answer: those of the model's files and the tokenizer's own."""
+        settings = getattr(self.model, "generation_config", None)
+        stated = (getattr(settings, "eos_token_id", None), getattr(self.config, "eos_token_id", None))
+        own = getattr(self.processor, "eos_token_id", None)
+        tokens = [token for entry in (*stated, own) for token in (entry if isinstance(entry, list) else [entry])]
+        return tuple(sorted({token for token in tokens if token is not None}))
+
+    def generate(self, batch: Mapping[str, torch.Tensor], max_new_tokens: int) -> list[list[int]]:
+        """Greedy answers, row by row: at most `max_new_tokens` token ids, without start, end and padding tokens.
+
+        The most probable token at every step until one of `end_tokens`. Padding may stand on either side of a row.
+        What a method has put into the model takes part: with a prefix the cache of keys and values still holds the
+        real tokens' alone.
+
+        Args:
+            batch: input_ids (rows, tokens), attention_mask (rows, tokens).
+
+        Raises:
+            InputError: the model was not loaded for generation, or has too few positions for prompt and answer.
+        """
+        if self.problem != "generation":
+            raise InputError("problem", self.problem, "only a model that was loaded for generation writes answers")
+        return greedy(self, batch, max_new_tokens)
 
 
 def is_linear(module: nn.Module) -> bool:

@@ -8,11 +8,11 @@ import struct
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from peft_core.backbones._family import Family, family_of, known_architectures
+from peft_core.backbones._family import Family, TaskModel, family_of, known_architectures
 from peft_core.backbones.paper_configs import PAPER_MODELS, PaperModel
-from peft_core.records import InputError
+from peft_core.records import InputError, Problem
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets" / "models"
 MAX_HEADER_BYTES = 100_000_000
@@ -122,6 +122,19 @@ def family_for(model_id: str, config: dict[str, Any]) -> Family:
     return family
 
 
+def task_for(model_id: str, family: Family, problem: Problem) -> TaskModel:
+    """The transformers model with which a family does a problem.
+
+    Raises:
+        InputError: the family cannot do it.
+    """
+    task = family.task(problem)
+    if task is None:
+        able = ", ".join(name for name in get_args(Problem) if family.task(name))
+        raise InputError("model", model_id, f"a {family.name} model cannot do {problem}, only {able}")
+    return task
+
+
 def position_limit(family: Family, config: dict[str, Any]) -> int | None:
     """Most tokens that the positions of a model allow."""
     if family.positions_field is None:
@@ -171,13 +184,7 @@ def _stored_parameters(folder: Path, family: Family) -> int | None:
     shapes: dict[str, list[int]] = {}
     for file in files:
         shapes.update(_header_shapes(file, file.stat().st_mtime_ns))
-    outside = (*family.head, *family.unused)
-    body = (shape for name, shape in shapes.items() if not _below(name, family.body).startswith(outside))
-    return sum(math.prod(shape) for shape in body)
-
-
-def _below(name: str, prefix: str) -> str:
-    return name.removeprefix(prefix + ".") if prefix else name
+    return sum(math.prod(shape) for name, shape in shapes.items() if not family.outside_body(name))
 
 
 @cache

@@ -9,12 +9,12 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from peft_core.records import AdapterDefaults, PrefixPlace, Role, Site, SiteSelection
+from peft_core.records import AdapterDefaults, PrefixPlace, Problem, Role, Site, SiteSelection
 
 Pooling = Literal["first", "last", "encoder_first"]
 RELU = AdapterDefaults(nonlinearity="relu", std=0.02)
@@ -75,6 +75,21 @@ class Stack:
 
 
 @dataclass(frozen=True)
+class TaskModel:
+    """The transformers model for a problem. Its body and layers have the same paths as the classifier's."""
+
+    auto_model: str
+    """Name of the transformers auto class that builds it."""
+    head: tuple[str, ...] = ()
+    """Prefixes of its task head's parameter names; none where nothing of the head trains."""
+
+
+SPAN = TaskModel("AutoModelForQuestionAnswering", ("qa_outputs.",))
+CAUSAL = TaskModel("AutoModelForCausalLM")
+SEQ2SEQ = TaskModel("AutoModelForSeq2SeqLM")
+
+
+@dataclass(frozen=True)
 class Family:
     """One architecture."""
 
@@ -83,16 +98,19 @@ class Family:
     """Values of ``model_type`` in config.json."""
     modality: Literal["text", "image"]
     auto_model: str
-    """Name of the transformers auto class that builds the model with its task head."""
+    """Name of the transformers auto class that builds the model for classification and regression."""
     body: str
     """Path of the headless model; empty where the model is its own body."""
     stacks: tuple[Stack, ...]
     embeddings: tuple[str, ...]
     """Paths of modules whose linear maps are not sites (embeddings, a language model's output map)."""
     head: tuple[str, ...]
-    """Prefixes of the task head's parameter names, pooler included."""
+    """Prefixes of the parameter names of the head for classification and regression, pooler included."""
     unused: tuple[str, ...] = ()
     """Starts of names in a pretrained file, without the body's prefix, that are no part of the body."""
+    tasks: Mapping[Problem, TaskModel] = field(default_factory=dict)
+    """The models for the other problems that the architecture can do."""
+    encoder_decoder: bool = False
     pooling: Pooling = "first"
     default_sites: SiteSelection = "qv"
     adapter_defaults: AdapterDefaults = RELU
@@ -102,6 +120,18 @@ class Family:
     """Config field with the number of positions; None for an architecture without a limit."""
     positions_reserved: int = 0
     """Positions that no token can have (RoBERTa counts from padding_idx + 1)."""
+
+    def task(self, problem: Problem) -> TaskModel | None:
+        """The model for a problem, None where the architecture cannot do it."""
+        if problem in ("classification", "regression"):
+            return TaskModel(self.auto_model, self.head)
+        return self.tasks.get(problem)
+
+    def outside_body(self, name: str) -> bool:
+        """True for a parameter of some head, or of another part of a pretrained file that the body does not have."""
+        heads = (prefix for task in self.tasks.values() for prefix in task.head)
+        below = name.removeprefix(self.body + ".") if self.body else name
+        return name.startswith((*self.head, *heads)) or below.startswith((*self.head, *self.unused))
 
 
 def prefix_place(

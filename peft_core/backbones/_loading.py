@@ -7,11 +7,11 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from peft_core.backbones._catalog import family_for, model_folder, paper_model, position_limit, read_config
-from peft_core.backbones._family import Family
-from peft_core.records import InputError
+from peft_core.backbones._catalog import family_for, model_folder, paper_model, position_limit, read_config, task_for
+from peft_core.backbones._family import Family, TaskModel
+from peft_core.records import InputError, Problem
 
 if TYPE_CHECKING:
     import torch
@@ -24,35 +24,39 @@ HEAD_STD = 0.02
 def load_backbone(
     model_id: str,
     *,
-    outputs: int,
-    problem: Literal["classification", "regression"],
+    outputs: int = 2,
+    problem: Problem,
     device: str = "cpu",
     labels: Sequence[str] | None = None,
 ) -> TransformerBackbone:
-    """A backbone with its weights (float32, frozen, evaluation mode) and a fresh head of `outputs` values.
+    """A backbone with its weights (float32, frozen, evaluation mode) and the head that a problem needs.
 
-    The head is that of `initial_head(backbone, 0)` even where the folder holds a trained one.
+    A head is that of `initial_head(backbone, 0)` even where the folder holds a trained one: `outputs` values for
+    classes and regression targets, start and end (2 h + 2 values) for spans. Generation has none: the model writes
+    through its own frozen map onto the vocabulary.
 
     Args:
         model_id: an embedded model's id or a local folder.
-        outputs: classes, or regression targets.
-        problem: what the head is for.
+        outputs: classes, or regression targets; for classification and regression only.
+        problem: what the model is asked for.
         device: a torch device.
         labels: words of the classes, which a family without a head (T5) answers with.
 
     Raises:
-        InputError: the model is not at hand, of an unknown architecture, or its files cannot be read.
+        InputError: the model is not at hand, of an unknown architecture or one that cannot do the problem, or its
+            files cannot be read.
     """
     from peft_core.backbones._backbone import TransformerBackbone
 
     folder = model_folder(model_id)
     config = read_config(folder)
     family = family_for(model_id, config)
+    task = task_for(model_id, family, problem)
     with _quiet():
         model_config = _model_config(config, model_id)
         processor = _load_processor(folder, family, model_id)
-        _prepare(model_config, family, outputs, problem, processor)
-        model = _load_weights(folder, family, model_config, model_id)
+        _prepare(model_config, task, outputs, problem, processor)
+        model = _load_weights(folder, family, task, model_config, model_id)
     backbone = TransformerBackbone(
         model_id,
         family,
@@ -61,11 +65,15 @@ def load_backbone(
         max_length=_max_length(position_limit(family, config), processor),
         outputs=outputs,
         problem=problem,
-        label_tokens=None if family.head else _label_tokens(model_id, processor, problem, labels),
+        label_tokens=_label_tokens(model_id, processor, problem, labels) if _answers_in_words(task, problem) else None,
     )
     load_head(backbone, initial_head(backbone, 0))
     backbone.model.to(device)
     return backbone
+
+
+def _answers_in_words(task: TaskModel, problem: Problem) -> bool:
+    return not task.head and problem != "generation"
 
 
 def _label_tokens(model_id: str, processor: Any, problem: str, labels: Sequence[str] | None) -> list[int]:
@@ -82,11 +90,12 @@ def _label_tokens(model_id: str, processor: Any, problem: str, labels: Sequence[
     return tokens
 
 
-def meta_backbone(model_id: str, outputs: int = 2) -> TransformerBackbone:
+def meta_backbone(model_id: str, outputs: int = 2, problem: Problem = "classification") -> TransformerBackbone:
     """A backbone built from its config on the meta device: shapes only, no weights, no network.
 
     Raises:
-        InputError: the model is neither embedded, nor a paper's backbone, nor a local folder.
+        InputError: the model is neither embedded, nor a paper's backbone, nor a local folder; or its architecture
+            cannot do the problem.
     """
     import torch
     import transformers
@@ -96,12 +105,13 @@ def meta_backbone(model_id: str, outputs: int = 2) -> TransformerBackbone:
     paper = paper_model(model_id)
     config = dict(paper.config) if paper is not None else read_config(model_folder(model_id))
     family = family_for(model_id, config)
+    task = task_for(model_id, family, problem)
     with _quiet(), torch.device("meta"):
         model_config = _model_config(config, model_id)
-        _prepare(model_config, family, outputs, "classification", None)
-        model = getattr(transformers, family.auto_model).from_config(model_config, dtype=torch.float32)
+        _prepare(model_config, task, outputs, problem, None)
+        model = getattr(transformers, task.auto_model).from_config(model_config, dtype=torch.float32)
     return TransformerBackbone(
-        model_id, family, model, max_length=position_limit(family, config), outputs=outputs, problem="classification"
+        model_id, family, model, max_length=position_limit(family, config), outputs=outputs, problem=problem
     )
 
 
@@ -159,7 +169,7 @@ def _first_line(error: Exception) -> str:
     return lines[0].strip().rstrip(".:") if lines else type(error).__name__
 
 
-def _load_weights(folder: Path, family: Family, config: Any, model_id: str) -> torch.nn.Module:
+def _load_weights(folder: Path, family: Family, task: TaskModel, config: Any, model_id: str) -> torch.nn.Module:
     """The model in float32. The random head that transformers draws leaves torch's global generator as it was.
 
     Raises:
@@ -173,7 +183,7 @@ def _load_weights(folder: Path, family: Family, config: Any, model_id: str) -> t
         raise InputError("model", model_id, "this folder holds no safetensors weights")
     with torch.random.fork_rng(devices=[]):
         try:
-            model, report = getattr(transformers, family.auto_model).from_pretrained(
+            model, report = getattr(transformers, task.auto_model).from_pretrained(
                 folder,
                 config=config,
                 dtype=torch.float32,
@@ -186,7 +196,7 @@ def _load_weights(folder: Path, family: Family, config: Any, model_id: str) -> t
         except (OSError, ValueError, safetensors.SafetensorError) as error:
             raise InputError("model", model_id, f"its weights cannot be read: {_first_line(error)}") from error
     absent = [*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])]
-    body = sorted(name for name in absent if not name.startswith(family.head))
+    body = sorted(name for name in absent if not name.startswith(task.head))
     if body:
         raise InputError(
             "model", model_id, f"its weights do not fit its config.json: {body[0]} is absent or of another size"
@@ -212,10 +222,11 @@ def _load_processor(folder: Path, family: Family, model_id: str) -> Any:
     return processor
 
 
-def _prepare(config: Any, family: Family, outputs: int, problem: str, processor: Any) -> None:
+def _prepare(config: Any, task: TaskModel, outputs: int, problem: Problem, processor: Any) -> None:
     """Set the head's width and what it is for; give a decoder a padding token."""
-    if family.head:
-        config.num_labels = outputs
+    if task.head:
+        config.num_labels = 2 if problem == "span" else outputs
+    if task.head and problem != "span":
         config.problem_type = "regression" if problem == "regression" else "single_label_classification"
     if getattr(config, "pad_token_id", None) is None and getattr(processor, "pad_token_id", None) is not None:
         config.pad_token_id = processor.pad_token_id

@@ -4,7 +4,7 @@ The query and key maps also transform the table of relative positions (share_att
 twice. An update hooked to the module reaches both uses, and merging it into the weight is exact. There is no SDPA path.
 """
 
-from peft_core.backbones._family import Family, PlacePattern, PrefixPattern, SitePattern, Stack
+from peft_core.backbones._family import SPAN, Family, PlacePattern, PrefixPattern, SitePattern, Stack
 
 LAYER = "deberta.encoder.layer.{layer}."
 
@@ -36,6 +36,7 @@ FAMILY = Family(
     ),
     embeddings=("deberta.embeddings", "deberta.encoder.rel_embeddings"),
     head=("pooler.", "classifier."),
+    tasks={"span": SPAN},
     unused=("lm_predictions.", "mask_predictions.", "cls."),
     default_sites="six",
     attention="eager",

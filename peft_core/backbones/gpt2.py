@@ -4,7 +4,7 @@ Its maps are transformers' Conv1D, which keep the weight as (in, out); q, k and 
 three sites of one module. The head reads the last token that is not padding.
 """
 
-from peft_core.backbones._family import Family, PlacePattern, PrefixPattern, SitePattern, Stack
+from peft_core.backbones._family import CAUSAL, SPAN, Family, PlacePattern, PrefixPattern, SitePattern, Stack
 
 LAYER = "transformer.h.{layer}."
 
@@ -34,8 +34,9 @@ FAMILY = Family(
             prefixes=(PrefixPattern(LAYER + "attn"),),
         ),
     ),
-    embeddings=("transformer.wte", "transformer.wpe"),
+    embeddings=("transformer.wte", "transformer.wpe", "lm_head"),
     head=("score.",),
+    tasks={"span": SPAN, "generation": CAUSAL},
     unused=("lm_head.",),
     pooling="last",
     hidden_field="n_embd",

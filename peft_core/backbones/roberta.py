@@ -1,6 +1,6 @@
 """RoBERTa (post-LN encoder): Liu et al. 2019, arXiv 1907.11692."""
 
-from peft_core.backbones._family import Family, PlacePattern, PrefixPattern, SitePattern, Stack
+from peft_core.backbones._family import SPAN, Family, PlacePattern, PrefixPattern, SitePattern, Stack
 
 LAYER = "roberta.encoder.layer.{layer}."
 
@@ -32,6 +32,7 @@ FAMILY = Family(
     ),
     embeddings=("roberta.embeddings",),
     head=("classifier.",),
+    tasks={"span": SPAN},
     unused=("pooler.", "lm_head."),
     positions_reserved=2,
 )

@@ -4,7 +4,7 @@ Layers are numbered through: encoder first, then decoder. Pfeiffer adapters sit 
 leave the cross-attention out. There is no task head: the model writes its answer through the embedding.
 """
 
-from peft_core.backbones._family import Family, PlacePattern, PrefixPattern, SitePattern, Stack
+from peft_core.backbones._family import SEQ2SEQ, SPAN, Family, PlacePattern, PrefixPattern, SitePattern, Stack
 from peft_core.records import AdapterDefaults, Role
 
 ROLES: tuple[Role, ...] = ("q", "k", "v", "o")
@@ -66,6 +66,8 @@ FAMILY = Family(
     ),
     embeddings=("shared", "lm_head"),
     head=(),
+    tasks={"span": SPAN, "generation": SEQ2SEQ},
+    encoder_decoder=True,
     pooling="encoder_first",
     adapter_defaults=AdapterDefaults(nonlinearity="gelu_new", std=0.01),
     hidden_field="d_model",

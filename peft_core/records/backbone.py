@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     import torch
 
 SiteSelection = Literal["qv", "qkvo", "six", "all-linear"]
+Problem = Literal["classification", "regression", "span", "generation"]
+"""What a model is asked for: a class, a number, the start and end of an answer in its input, or text of its own."""
 Role = Literal["q", "k", "v", "o", "ffn_in", "ffn_out", "other"]
 
 
@@ -97,6 +99,9 @@ class Backbone(Protocol):
     id: str
     family: str
     modality: Literal["text", "image"]
+    problem: Problem
+    encoder_decoder: bool
+    """True where a decoder answers what an encoder reads; its batch holds `decoder_input_ids` for generation."""
     model: torch.nn.Module
     hidden_size: int
     layers: int
@@ -110,6 +115,11 @@ class Backbone(Protocol):
         """Positions that one image takes, class token included."""
         ...
 
+    @property
+    def decoder_start_token(self) -> int:
+        """Token in front of what an encoder-decoder writes."""
+        ...
+
     def sites(self, selection: SiteSelection | None = None) -> tuple[Site, ...]: ...
 
     def adapter_places(self, kind: Literal["pfeiffer", "houlsby"]) -> tuple[AdapterPlace, ...]: ...
@@ -119,7 +129,10 @@ class Backbone(Protocol):
     def prompt_places(self) -> tuple[PromptPlace, ...]: ...
 
     def head_parameters(self) -> tuple[str, ...]:
-        """Names of the task head's parameters in `model` (pooler included where it belongs to the head)."""
+        """Names of the task head's parameters in `model` (pooler included where it belongs to the head).
+
+        None for generation: the map onto the vocabulary is a frozen part of the model.
+        """
         ...
 
     def bias_parameters(self) -> tuple[str, ...]:
@@ -139,5 +152,12 @@ class Backbone(Protocol):
         ...
 
     def logits(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Output of the head, (rows, outputs)."""
+        """Output of the head, (rows, outputs).
+
+        For spans (rows, tokens, 2), start and end; for generation (rows, target tokens, vocabulary).
+        """
+        ...
+
+    def generate(self, batch: Mapping[str, torch.Tensor], max_new_tokens: int) -> list[list[int]]:
+        """Greedy answers by token id, row by row, without start token, end token and padding."""
         ...
