@@ -80,6 +80,9 @@ class TrainingConfig(Frozen):
     max_length: int | None = Field(
         None, ge=2, le=100_000, description="tokens a row is cut to; empty: the model's limit"
     )
+    max_new_tokens: int | None = Field(
+        None, ge=1, le=100_000, description="tokens of a written answer; empty: as many as the longest training target"
+    )
     temperature: float = Field(
         10.0, ge=1, le=1000, description="several tasks: a batch is of a task with probability ~ rows^(1/temperature)"
     )

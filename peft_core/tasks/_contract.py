@@ -11,6 +11,8 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from peft_core.records import Problem
+
 Split = Literal["train", "eval"]
 TaskKind = Literal[
     "classification",
@@ -21,7 +23,6 @@ TaskKind = Literal[
     "span_qa",
     "generation",
 ]
-Problem = Literal["classification", "regression", "span", "generation"]
 Modality = Literal["text", "image", "any"]
 PROBLEMS: dict[TaskKind, Problem] = {
     "classification": "classification",

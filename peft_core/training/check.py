@@ -30,7 +30,7 @@ def check(spec: ComparisonSpec) -> None:
     if spec.training.device == "cuda" and not torch.cuda.is_available():
         raise InputError("training.device", "cuda", "there is no CUDA device here; it must be auto or cpu")
     for method in spec.methods:
-        attached, config = attach_shape(spec.model, method, spec.seeds[0], len(tasks))
+        attached, config = attach_shape(spec.model, method, spec.seeds[0], len(tasks), tasks[0][0].info.problem)
         try:
             for hook in attached.on_start:
                 hook(spec.training.total_steps(train_rows))

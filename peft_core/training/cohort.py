@@ -89,7 +89,7 @@ def train_comparison(
     backbone = load_backbone(
         spec.model,
         outputs=infos[0].outputs,
-        problem="regression" if infos[0].labels is None else "classification",
+        problem=infos[0].problem,
         device=str(device),
         labels=infos[0].labels,
     )

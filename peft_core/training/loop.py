@@ -238,12 +238,12 @@ def _accumulate(
     """
     size = math.ceil(len(rows) / run.training.accumulation)
     total, penalty, tokens, width = 0.0, None, 0, 0
-    second = run.attached.second_pass
+    second, whole = run.attached.second_pass, task.train.weight(rows)
     for start in range(0, len(rows), size):
         part = rows[start : start + size]
         batch, labels = task.train.batch(part, device), task.train.labels_of(part, device)
         run.attached.begin_rows(run.step, start)
-        logits, share = _logits(run, batch, device), len(part) / len(rows)
+        logits, share = _logits(run, batch, device), task.train.weight(part) / whole
         loss = task.problem.loss(logits, labels) * share
         total += float(loss.detach())
         if second is not None:
@@ -269,7 +269,9 @@ def _logits(run: Run, batch: dict[str, Tensor], device: torch.device) -> Tensor:
 def _width(batch: dict[str, Tensor], run: Run) -> int:
     """Positions a row of the batch takes in the backbone."""
     if "input_ids" in batch:
-        return batch["input_ids"].shape[1]
+        return batch["input_ids"].shape[1] + (
+            batch["decoder_input_ids"].shape[1] if "decoder_input_ids" in batch else 0
+        )
     return run.attached.backbone.image_tokens
 
 

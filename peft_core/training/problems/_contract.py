@@ -51,6 +51,12 @@ class Encoded:
         batch["attention_mask"] = (torch.arange(batch["input_ids"].shape[1]) < lengths.unsqueeze(1)).long()
         return {name: tensor.to(device) for name, tensor in batch.items()}
 
+    def weight(self, rows: Sequence[int]) -> int:
+        """How many predictions the mean loss of these rows is over: rows, or tokens of their targets."""
+        if isinstance(self.labels, list):
+            return sum(label != IGNORED for row in rows for label in self.labels[row])
+        return len(rows)
+
     def labels_of(self, rows: Sequence[int], device: torch.device) -> Tensor:
         if isinstance(self.labels, list):
             return padded([self.labels[row] for row in rows], IGNORED).to(device)
@@ -68,6 +74,10 @@ class Problem(Protocol):
 
     def encode(self, rows: Rows, info: TaskInfo, backbone: Backbone, training: TrainingConfig) -> Encoded:
         """Rows of a task as inputs and labels."""
+        ...
+
+    def settle(self, train: Encoded, evaluation: Encoded) -> tuple[Encoded, Encoded]:
+        """Both splits, once both are known: what the evaluation rows take over from the training rows."""
         ...
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
