@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 from decimal import ROUND_HALF_UP, Decimal
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from peft_core.budget import budget, published
-from peft_core.methods import list_methods
 from peft_core.records import InputError, MethodSpec
+from peft_core.report.printed import agreement, page, quoted
 
 FIGURES = Path(__file__).parents[1] / "assets" / "reference" / "parameter_figures.csv"
 KEYS = {
@@ -20,27 +21,77 @@ KEYS = {
 }  # fmt: skip
 
 
-def covered() -> list[dict[str, str]]:
-    """The lines that match when rounded and whose method is here."""
-    ids = {method.id for method in list_methods()} | {""}
+def rows() -> list[dict[str, str]]:
     with FIGURES.open(newline="", encoding="utf-8") as file:
-        return [row for row in csv.DictReader(file) if row["status"] == "match" and row["method"].split(":")[0] in ids]
+        return list(csv.DictReader(file))
+
+
+MATCHING = [row for row in rows() if row["status"] == "match"]
+OTHERS = [row for row in rows() if row["status"] != "match"]
 
 
 def name_of(row: dict[str, str]) -> str:
     return f"{row['figure']}-{row['model']}-{row['method']}"
 
 
-@pytest.mark.parametrize("row", covered(), ids=name_of)
+@cache
+def computed(index: int) -> float:
+    return published(rows()[index])
+
+
+def our_count(row: dict[str, str]) -> float:
+    return computed(rows().index(row))
+
+
+def test_every_line_of_the_file_is_tested():
+    assert len(MATCHING) == 108
+    assert [row["status"] for row in OTHERS].count("no") == 23 and len(OTHERS) == 26
+    assert len({tuple(row.values()) for row in rows()}) == 134
+
+
+@pytest.mark.parametrize("row", MATCHING, ids=name_of)
 def test_a_printed_figure_comes_out(row):
-    computed = published(row)
-    assert computed == pytest.approx(float(row["computed"]), rel=2e-5)
+    assert our_count(row) == pytest.approx(float(row["computed"]), rel=2e-5)
     printed = Decimal(row["printed"])
-    assert Decimal(repr(computed)).quantize(printed, rounding=ROUND_HALF_UP) == printed
+    assert Decimal(repr(our_count(row))).quantize(printed, rounding=ROUND_HALF_UP) == printed
 
 
-def test_the_file_is_covered():
-    assert len(covered()) >= 60
+@pytest.mark.parametrize("row", OTHERS, ids=name_of)
+def test_a_figure_that_does_not_come_out_is_quoted_as_printed_and_marked(row):
+    shown, printed = quoted(row["printed"], row["unit"], our_count(row)), f"{row['printed']} {row['unit']}"
+    if row["status"] == "truncated":
+        assert shown == f"{printed} (cut off, not rounded: {float(row['computed']):.6g})"
+    else:
+        assert row["status"] == "no" and shown == f"{printed} (as printed; no counting gives it)"
+
+
+def test_the_page_shows_every_figure():
+    text = FIGURES.with_suffix(".md").read_text(encoding="utf-8")
+    assert text == page((row, our_count(row)) for row in rows())
+    table = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")][2:]
+    assert len(table) == 134
+    for row, cells in zip(rows(), table, strict=True):
+        assert cells[0] == row["figure"]
+        assert f"{row['printed']} {row['unit']}".strip() in cells[4]
+        assert ("no counting gives it" in cells[4]) == (row["status"] == "no")
+        assert ("cut off" in cells[4]) == (row["status"] == "truncated")
+
+
+@pytest.mark.parametrize(
+    ("printed", "number", "expected"),
+    [
+        ("0.95", 0.9549, "match"),
+        ("0.95", 0.945, "match"),
+        ("0.95", 0.9599, "truncated"),
+        ("0.95", 0.94499, "no"),
+        ("0.95", 0.96, "no"),
+        ("3", 3.4, "match"),
+        ("0.100", 0.1004, "match"),
+        ("0.100", 0.1009, "truncated"),
+    ],
+)
+def test_a_figure_agrees_by_rounding_or_by_cutting_off(printed, number, expected):
+    assert agreement(printed, number) == expected
 
 
 def test_an_entry_holds_what_the_command_promises():

@@ -194,6 +194,7 @@ class Attached:
         in_product: bool,
         kept: Callable[[], Tensor | None] | None = None,
         differs: Mapping[str, Any] | None = None,
+        made: Tensor | None = None,
     ) -> None:
         """Counts a parameter `role` of a module.
 
@@ -201,8 +202,9 @@ class Attached:
             transform: says which of its values any mask keeps.
             kept: bool mask of the values worth storing now, where that is fewer than the transform keeps.
             differs: fields of the `TensorCount` that shape and transform do not tell.
+            made: the tensor itself, where others make it while training and it is a parameter only once loaded.
         """
-        parameter = self.modules[module].get_parameter(role)
+        parameter = self.modules[module].get_parameter(role) if made is None else made
         if transform is not None or kept is not None:
             self._kept[f"adapter.{module}.{role}"] = kept or transform.union  # type: ignore[union-attr]
         self.counts.append(tensor_count(f"{module}.{role}", site, role, parameter, transform, in_product, differs))
@@ -305,9 +307,13 @@ class Attached:
         for name, parameter in self.trainable().items():
             if name.startswith("head."):
                 continue
-            kept, value = self._mask_of(name), parameter.detach()
-            tensors[name.partition(".")[2]] = (value[kept] if kept is not None else value).contiguous().cpu()
+            tensors[name.partition(".")[2]] = self.worth_storing(name, parameter.detach())
         return self.pack(tensors) if self.pack else tensors
+
+    def worth_storing(self, name: str, value: Tensor) -> Tensor:
+        """Of an adapter's tensor, by its name, the values to store: all (its shape), or those kept, in a row."""
+        kept = self._mask_of(name, value)
+        return (value[kept] if kept is not None else value).contiguous().cpu()
 
     def stored_head(self) -> dict[str, Tensor]:
         return {name: parameter.detach().contiguous().cpu() for name, parameter in self.head_parameters().items()}
@@ -333,7 +339,7 @@ class Attached:
                 self._load(name, targets[name], given[name])
 
     def _load(self, name: str, target: Tensor, value: Tensor) -> None:
-        kept = self._mask_of(name)
+        kept = self._mask_of(name, target)
         expected = int(kept.sum()) if kept is not None else target.numel()
         if value.numel() != expected:
             raise InputError("adapter", name, f"it must hold {expected} values, not {value.numel()}")
@@ -342,10 +348,10 @@ class Attached:
         else:
             target.zero_()[kept] = value.to(target.device)
 
-    def _mask_of(self, name: str) -> Tensor | None:
-        """bool mask, of the parameter's shape, of the values worth storing; None for all."""
+    def _mask_of(self, name: str, value: Tensor) -> Tensor | None:
+        """bool mask, of the value's shape, of what is worth storing of it; None for all."""
         kept = self._kept[name]() if name in self._kept else None
-        return kept.expand_as(self.trainable()[name]) if kept is not None else None
+        return kept.expand_as(value) if kept is not None else None
 
 
 class Attach(Protocol):

@@ -1,9 +1,11 @@
-"""Attaching prefixes to attentions: shared by prefix-tuning and CapaBoost on it."""
+"""Attaching prefixes to attentions: shared by prefix-tuning and what goes over it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -60,11 +62,16 @@ class MadePrefix(nn.Module):
         self._trunk = trunk.forward
 
     def rows(self) -> tuple[Tensor, Tensor]:
-        """Keys (l, n) and values (l, n); in float32 under autocast too, as they are stored."""
-        device = self.W.device.type
-        with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
-            keys, values = F.linear(self._trunk(), self.W, self.b).chunk(2, dim=1)
+        """Keys (l, n) and values (l, n)."""
+        keys, values = make_block(self._trunk, self.W, self.b).chunk(2, dim=1)
         return keys, values
+
+
+def make_block(trunk: Callable[[], Tensor], weight: Tensor, bias: Tensor) -> Tensor:
+    """Keys beside values (l, 2 n) = trunk W^T + b, W (2 n, bn); in float32 under autocast too, as they are stored."""
+    device = weight.device.type
+    with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
+        return F.linear(trunk(), weight, bias)
 
 
 def attach_flat(
@@ -76,13 +83,13 @@ def attach_flat(
         InputError: the backbone has no attention that takes one.
     """
     attached = Attached(backbone, generator.initial_seed())
-    for place in _places(backbone):
+    for place in places_of(backbone):
         prefix = _flat(attached, place, length, boost)
-        _put(attached, place, prefix)
+        put(attached, place, prefix)
         for role, mask in (("P_K", prefix.mask_K), ("P_V", prefix.mask_V)):
             attached.add_tensor(place.name, role, mask, place.name, in_product=True)
     bound = length if boost is None or boost.masks == "same" else boost.d * length
-    attached.updates = partial(_linear_maps, attached, bound)
+    attached.updates = partial(linear_maps, attached, bound)
     return attached
 
 
@@ -97,38 +104,43 @@ def attach_made(backbone: Backbone, length: int, bottleneck: int, generator: tor
     """
     attached = Attached(backbone, generator.initial_seed())
     trunks: dict[str, Trunk] = {}
-    for place in _places(backbone):
+    for place in places_of(backbone):
         if place.group not in trunks:
-            trunks[place.group] = _trunk(attached, place.group, length, bottleneck)
+            trunks[place.group] = _add_trunk(attached, place.group, length, bottleneck)
         shape = (2 * place.width, bottleneck)
-        weight, bias = _linear(attached, shape, place.name)
-        _put(attached, place, MadePrefix(trunks[place.group], weight, bias))
+        weight, bias = draw_linear(attached, shape, place.name)
+        put(attached, place, MadePrefix(trunks[place.group], weight, bias))
         for role in ("W", "b"):
             attached.add_tensor(place.name, role, None, place.name, in_product=False, differs=NOT_STORED)
         attached.counts += [_stored(place, "P_K", length, place.width), _stored(place, "P_V", place.width, length)]
-    attached.updates = partial(_linear_maps, attached, length)
+    attached.updates = partial(linear_maps, attached, length)
     attached.pack = partial(_pack, attached)
     attached.unpack = partial(_unpack, attached, length)
     return attached
 
 
-def _places(backbone: Backbone) -> tuple[PrefixPlace, ...]:
+def places_of(backbone: Backbone) -> tuple[PrefixPlace, ...]:
+    """Where prefixes go.
+
+    Raises:
+        InputError: nowhere.
+    """
     places = backbone.prefix_places()
     if not places:
         raise InputError("method", "prefix", f"{backbone.id} has no attention that takes extra keys and values")
     return places
 
 
-def _put(attached: Attached, place: PrefixPlace, prefix: Prefix | MadePrefix) -> None:
-    """The module at the place's name, whichever it is by then, gives the rows."""
+def put(attached: Attached, place: PrefixPlace, prefix: nn.Module) -> None:
+    """The module at the place's name, whichever it is by then, gives the rows: its `rows()`, as of `Prefix`."""
     model = attached.backbone.model
     attached.add_within(place.name, prefix, lambda: prefixed(model, place, lambda: _rows(attached, place)))
 
 
 def _rows(attached: Attached, place: PrefixPlace) -> tuple[Tensor, Tensor]:
-    prefix = attached.modules[place.name]
-    assert isinstance(prefix, Prefix | MadePrefix)
-    return prefix.rows()
+    prefix: Any = attached.modules[place.name]
+    keys, values = prefix.rows()
+    return keys, values
 
 
 def _flat(attached: Attached, place: PrefixPlace, length: int, boost: BoostConfig | None = None) -> Prefix:
@@ -141,18 +153,22 @@ def _flat(attached: Attached, place: PrefixPlace, length: int, boost: BoostConfi
     )
 
 
-def _trunk(attached: Attached, group: str, length: int, bottleneck: int) -> Trunk:
+def draw_trunk(attached: Attached, group: str, length: int, bottleneck: int) -> Trunk:
     """E ~ N(0, 1) and a linear map, both as torch initialises them."""
     width, name = attached.backbone.hidden_size, f"{group}.trunk"
-    weight, bias = _linear(attached, (bottleneck, width), name)
-    trunk = Trunk(_draw(attached, (length, width), (name, "E")), weight, bias)
+    weight, bias = draw_linear(attached, (bottleneck, width), name)
+    return Trunk(_draw(attached, (length, width), (name, "E")), weight, bias)
+
+
+def _add_trunk(attached: Attached, group: str, length: int, bottleneck: int) -> Trunk:
+    name, trunk = f"{group}.trunk", draw_trunk(attached, group, length, bottleneck)
     attached.add_module(name, trunk)
     for role in ("E", "W", "b"):
         attached.add_tensor(name, role, None, name, in_product=False, differs=NOT_STORED)
     return trunk
 
 
-def _linear(attached: Attached, shape: tuple[int, int], name: str) -> tuple[Tensor, Tensor]:
+def draw_linear(attached: Attached, shape: tuple[int, int], name: str) -> tuple[Tensor, Tensor]:
     """weight and bias ~ U(+-1/sqrt(in))."""
     bound = inverse_root(shape[1])
     weight, bias = (_draw(attached, size, (name, role), bound) for size, role in ((shape, "W"), (shape[:1], "b")))
@@ -188,7 +204,7 @@ def _stored(place: PrefixPlace, role: str, rows: int, cols: int) -> TensorCount:
     )
 
 
-def _linear_maps(attached: Attached, bound: int) -> list[WeightUpdate]:
+def linear_maps(attached: Attached, bound: int) -> list[WeightUpdate]:
     """P_V P_K of every attention: what a prefix would be without its softmax (CapaBoost, eq. 5)."""
     updates = []
     for place in attached.backbone.prefix_places():

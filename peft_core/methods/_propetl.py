@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from peft_core.methods._contract import Attached, Group
 from peft_core.methods._masks import BoostConfig, MaskedCopies, Plain, WeightTransform
 from peft_core.methods._modules import kaiming, keyed_generator
+from peft_core.metrics.parameters import NOT_STORED
 from peft_core.records import Backbone, Frozen, InputError
 
 PACKED = "masks"
@@ -106,6 +107,9 @@ class LearnedMask(Plain):
 class Prototype(nn.Module):
     """The tensors that modules share, and the modules by name."""
 
+    made = False
+    """True where parameters of its own make what the modules share; they are not stored."""
+
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
         for role, value in tensors.items():
@@ -117,6 +121,10 @@ class Prototype(nn.Module):
         for role, parameter in self.named_parameters():
             setattr(module, role, parameter)
         self.users[name] = module
+
+    def shared(self) -> dict[str, Tensor]:
+        """What the modules share, by role."""
+        return dict(self.named_parameters())
 
 
 class Builder:
@@ -130,6 +138,7 @@ class Builder:
         self.attached = Attached(backbone, seed)
         self._prototypes: dict[str, Prototype] = {}
         self._learned: dict[str, LearnedMask] = {}
+        self._drawn: dict[tuple[str, str], Tensor] = {}
 
     def mask(self, shape: tuple[int, int], name: str, role: str, bound: float) -> WeightTransform:
         """The mask of one layer's tensor. bound: of its first scores, where the config has none."""
@@ -138,7 +147,9 @@ class Builder:
             return Plain(shape)
         if config.masks == "random":
             sparsity = float(1 - Decimal(str(config.keep)))
-            return MaskedCopies(shape, BoostConfig(d=1, sparsity=sparsity), name, role, seed)
+            fixed = MaskedCopies(shape, BoostConfig(d=1, sparsity=sparsity), name, role, seed)
+            self._drawn[name, role] = fixed.masks
+            return fixed
         if self.attached.device.type == "meta":
             scores = torch.empty(shape, device="meta")
         else:
@@ -147,57 +158,98 @@ class Builder:
         self._learned[f"{name}.mask_{role}.scores"] = mask
         return mask
 
-    def prototype(self, group: str, name: str, make: Callable[[], dict[str, Tensor]]) -> Prototype:
+    def prototype(self, group: str, name: str, make: Callable[[], Prototype]) -> Prototype:
         """What the modules of a group share; made by the first. Without sharing every module has its own."""
-        key = group if self.config.share else name
+        key = self._key(group, name)
         if key not in self._prototypes:
-            self._prototypes[key] = Prototype(make())
+            self._prototypes[key] = make()
             self.attached.add_module(f"prototype.{key}", self._prototypes[key])
         return self._prototypes[key]
 
+    def shared(self, group: str, name: str) -> dict[str, Tensor]:
+        """What a module shares now, by role."""
+        return self._prototypes[self._key(group, name)].shared()
+
+    def _key(self, group: str, name: str) -> str:
+        return group if self.config.share else name
+
     def finish(self) -> Attached:
         """Counts everything, gives scores their learning rate, and packs masks for storage."""
-        for key, prototype in self._prototypes.items():
-            for role, parameter in prototype.named_parameters():
-                self._count(key, role, parameter, list(prototype.users.values()))
+        self._count_prototypes()
         for name in self._learned:
             site, role = name.removesuffix(".scores").rsplit(".", 1)
             bits = {"stored_bits": 1} if self.config.share else {"stored_bits": 1, "nominal_stored": 0.0}
             self.attached.add_tensor(site, f"{role}.scores", None, site, in_product=False, differs=bits)
             self.attached.groups[f"adapter.{name}"] = Group(rate=self.config.mask_learning_rate)
-        if self._learned:
-            self.attached.pack, self.attached.unpack = self._pack, self._unpack
+        self.attached.pack, self.attached.unpack = self._pack, self._unpack
         return self.attached
 
-    def _count(self, key: str, role: str, parameter: Tensor, users: list[nn.Module]) -> None:
-        """A prototype's tensor: dense FLOPs once a layer, as without masks."""
-        add, config, size = self.attached.add_tensor, self.config, parameter.numel()
-        module, site = f"prototype.{key}", f"prototype.{key}" if config.share else key
-        if parameter.dim() == 1:
-            return add(module, role, None, site, in_product=False)
-        masks: list[Any] = [getattr(user, f"mask_{role}") for user in users]
-        counted: dict[str, Any] = {"copies": len(users), "multiplied": len(users) * size}
-        if config.masks == "random":
-            counted["kept"] = int(_union(masks).sum())
-            counted["nominal_kept"] = size * (1 - (1 - config.keep) ** len(masks))
-            return add(module, role, masks[0], site, True, lambda: _union(masks), counted)
-        if config.masks == "learned" and not config.share:
-            counted |= {"stored": size - dropped_count(size, config.keep), "nominal_stored": config.keep * size}
-            return add(module, role, None, site, True, masks[0].chosen, counted)
-        return add(module, role, None, site, True, differs=counted)
+    def _count_prototypes(self) -> None:
+        counted: set[int] = set()
+        for key, prototype in self._prototypes.items():
+            shared, site = prototype.shared(), f"prototype.{key}" if self.config.share else key
+            for role, tensor in shared.items():
+                self._count(key, role, tensor, site)
+            for role, parameter in prototype.named_parameters():
+                if prototype.made and id(parameter) not in counted:
+                    counted.add(id(parameter))
+                    self.attached.add_tensor(f"prototype.{key}", role, None, site, False, differs=NOT_STORED)
 
+    def _count(self, key: str, role: str, tensor: Tensor, site: str) -> None:
+        """What a prototype shares: dense FLOPs once a layer, as without masks."""
+        config, size, prototype, module = self.config, tensor.numel(), self._prototypes[key], f"prototype.{key}"
+        if tensor.dim() == 1:
+            return self.attached.add_tensor(module, role, None, site, in_product=False)
+        masks: list[Any] = [getattr(user, f"mask_{role}") for user in prototype.users.values()]
+        stored, nominal, transform = size, float(size), None
+        kept: Callable[[], Tensor] | None = None
+        if config.masks == "random":
+            # as they were drawn: the modules' own may lie on the meta device by now
+            drawn = torch.cat([self._drawn.pop((user, role)) for user in prototype.users])
+            stored, nominal = int(drawn.any(0).sum()), size * (1 - (1 - config.keep) ** len(masks))
+            transform, kept = masks[0], lambda: _union(masks)
+        elif config.masks == "learned" and not config.share:
+            stored, nominal, kept = size - dropped_count(size, config.keep), config.keep * size, masks[0].chosen
+        differs: dict[str, Any] = {"copies": len(masks), "multiplied": len(masks) * size}
+        differs |= {"stored": stored, "nominal_stored": nominal}
+        if prototype.made:
+            differs |= {"kept": 0, "nominal_kept": 0.0}
+        elif config.masks == "random":
+            differs |= {"kept": stored, "nominal_kept": nominal}
+        made = tensor if prototype.made else None
+        return self.attached.add_tensor(module, role, transform, site, True, kept, differs, made)
+
+    @torch.no_grad()
     def _pack(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        masks = torch.cat([mask.chosen().flatten() for mask in self._learned.values()])
-        return {name: value for name, value in tensors.items() if name not in self._learned} | {
-            PACKED: pack_bits(masks)
-        }
+        """Made prototypes in place of the tensors that make them, masks in place of scores."""
+        packed = {name: value for name, value in tensors.items() if name not in self._learned}
+        for key, prototype in self._made():
+            packed = {name: value for name, value in packed.items() if not name.startswith(f"prototype.{key}.")}
+            for role, value in prototype.shared().items():
+                name = f"prototype.{key}.{role}"
+                packed[name] = self.attached.worth_storing(f"adapter.{name}", value)
+        if self._learned:
+            packed[PACKED] = pack_bits(torch.cat([mask.chosen().flatten() for mask in self._learned.values()]))
+        return packed
+
+    def _made(self) -> list[tuple[str, Prototype]]:
+        return [(key, prototype) for key, prototype in self._prototypes.items() if prototype.made]
 
     def _unpack(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Scores of 1 and 0 that choose what was stored.
+        """Lets the attachment go on with what was stored, which the tensors then fill.
 
         Raises:
             InputError: no masks, or masks of another size or density.
         """
+        tensors = self._unpack_masks(tensors) if self._learned else tensors
+        for key, prototype in self._made():
+            flat = Prototype({role: torch.zeros_like(value) for role, value in prototype.shared().items()})
+            flat.users = prototype.users
+            self._prototypes[key] = self.attached.modules[f"prototype.{key}"] = flat
+        return tensors
+
+    def _unpack_masks(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Scores of 1 and 0 that choose what was stored."""
         counts = [mask.scores.numel() for mask in self._learned.values()]
         packed = tensors.pop(PACKED, None)
         if packed is None or packed.dtype != torch.uint8 or packed.numel() != -(-sum(counts) // 8):

@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from peft_core.methods._contract import Attached, LowRankConfig, Method, WeightUpdate
 from peft_core.methods._modules import KeyedDropout, LowRank, inverse_root, kaiming, keyed_generator
-from peft_core.methods._propetl import Builder, PropetlConfig
+from peft_core.methods._propetl import Builder, PropetlConfig, Prototype
 from peft_core.records import Backbone, InputError, Site
 
 
@@ -56,9 +55,9 @@ def _pair(site: Site, group: str, config: Config, builder: Builder) -> LowRank:
         raise InputError("rank", config.rank, f"it must be at most {largest}, the smaller side of {site.name}")
     shape_a, shape_b = (config.rank, site.in_features), (site.out_features, config.rank)
 
-    def first() -> dict[str, Tensor]:
+    def first() -> Prototype:
         a = kaiming(shape_a, inverse_root(site.in_features), keyed_generator(seed, site.name, "A"))
-        return {"A": a, "B": torch.zeros(shape_b)}
+        return Prototype({"A": a, "B": torch.zeros(shape_b)})
 
     prototype = builder.prototype(group, site.name, first)
     module = LowRank(

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from peft_core.methods._adapters import AdapterConfig
 from peft_core.methods._contract import Attached, Method, WeightUpdate
 from peft_core.methods._modules import Bottleneck, inverse_root, keyed_generator
-from peft_core.methods._propetl import Builder, PropetlConfig
+from peft_core.methods._propetl import Builder, PropetlConfig, Prototype
 from peft_core.records import AdapterPlace, Backbone, InputError
 
 
@@ -48,14 +48,14 @@ def _adapter(place: AdapterPlace, backbone: Backbone, config: Config, builder: B
     seed, width, bottleneck, defaults = builder.attached.seed, place.width, config.bottleneck, backbone.adapter_defaults
     shapes = {"V": (bottleneck, width), "U": (width, bottleneck)}
 
-    def first() -> dict[str, Tensor]:
+    def first() -> Prototype:
         drawn = {
             role: nn.init.normal_(
                 torch.empty(shape), std=defaults.std, generator=keyed_generator(seed, place.name, role)
             )
             for role, shape in shapes.items()
         }
-        return drawn | {"b_V": torch.zeros(bottleneck), "b_U": torch.zeros(width)}
+        return Prototype(drawn | {"b_V": torch.zeros(bottleneck), "b_U": torch.zeros(width)})
 
     prototype = builder.prototype("adapter", place.name, first)
     axis = 1 if backbone.family == "t5" else 0

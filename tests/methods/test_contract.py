@@ -27,6 +27,7 @@ OPTIONS = {
     "vpt_deep": {"length": 4},
     "propetl_lora": {"rank": 4},
     "propetl_pfeiffer": {"bottleneck": 4},
+    "propetl_prefix": {"length": 4, "bottleneck": 16},
     "adamix": {"bottleneck": 4},
 }
 PAIRS = [(method, family) for method in list_methods() for family in MINIATURES]

@@ -19,7 +19,11 @@ from tests.backbones.conftest import make_backbone
 from tests.conftest import batch_for, miniature
 from tests.methods.test_contract import attach, loss_of, take_steps
 
-METHODS = {"propetl_lora": {"rank": 3}, "propetl_pfeiffer": {"bottleneck": 5}}
+METHODS = {
+    "propetl_lora": {"rank": 3},
+    "propetl_pfeiffer": {"bottleneck": 5},
+    "propetl_prefix": {"length": 3, "bottleneck": 5},
+}
 ABLATIONS = [{}, {"share": False}, {"learn_masks": False}, {"random_masks": True}]
 ABLATIONS += [{"share": False, "random_masks": True}, {"share": False, "keep": 0.3}]
 CASES = [(method, options) for method in METHODS for options in ABLATIONS]
