@@ -32,6 +32,6 @@ FAMILY = Family(
     ),
     embeddings=("roberta.embeddings",),
     head=("classifier.",),
-    unused=("pooler.", "lm_head."),
+    unused=("pooler.", "lm_head.", "embeddings.position_ids"),
     positions_reserved=2,
 )
