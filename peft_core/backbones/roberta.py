@@ -33,6 +33,6 @@ FAMILY = Family(
     embeddings=("roberta.embeddings",),
     head=("classifier.",),
     tasks={"span": SPAN},
-    unused=("pooler.", "lm_head."),
+    unused=("pooler.", "lm_head.", "embeddings.position_ids"),
     positions_reserved=2,
 )

@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 
 from peft_core.methods._contract import Attached, Method, MethodConfig
-from peft_core.records import Backbone
+from peft_core.records import Backbone, InputError
 
 
 class Config(MethodConfig):
@@ -16,7 +16,13 @@ class Config(MethodConfig):
 
 
 def attach(backbone: Backbone, config: Config, generator: torch.Generator) -> Attached:
-    """An attachment without modules; the head itself trains in every method."""
+    """An attachment without modules; the head itself trains in every method.
+
+    Raises:
+        InputError: the architecture has no task head (T5 answers in words).
+    """
+    if not backbone.head_parameters():
+        raise InputError("method", "head", f"{backbone.id} has no task head to train")
     return Attached(backbone, generator.initial_seed())
 
 

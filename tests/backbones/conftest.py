@@ -11,43 +11,19 @@ import torch
 import transformers
 
 from peft_core.backbones._backbone import TransformerBackbone
-from peft_core.backbones._family import families
+from tests.conftest import miniature as random_backbone
+from tests.miniatures import CORE, MINIATURES
 
-SMALL: dict[str, dict[str, Any]] = {
-    "roberta": {"vocab_size": 50, "max_position_embeddings": 34, "type_vocab_size": 1, "pad_token_id": 1},
-    "deberta_v2": {
-        "vocab_size": 50,
-        "max_position_embeddings": 32,
-        "type_vocab_size": 0,
-        "relative_attention": True,
-        "position_buckets": 8,
-        "norm_rel_ebd": "layer_norm",
-        "share_att_key": True,
-        "pos_att_type": ["p2c", "c2p"],
-        "position_biased_input": False,
-        "pooler_hidden_size": 16,
-    },
-    "vit": {"image_size": 16, "patch_size": 8},
-    "gpt2": {"vocab_size": 50, "n_positions": 32, "n_embd": 16, "n_layer": 2, "n_head": 2, "pad_token_id": 0},
-    "t5": {"vocab_size": 50, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2},
-}
-ENCODER = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-NAMES = tuple(SMALL)
+NAMES = CORE
 
 
 def make_config(name: str) -> Any:
-    family = next(entry for entry in families() if entry.name == name)
-    common = ENCODER if name in ("roberta", "deberta_v2", "vit") else {}
-    return transformers.AutoConfig.for_model(family.model_types[0], **common, **SMALL[name])
+    values = dict(MINIATURES[name])
+    return transformers.AutoConfig.for_model(values.pop("model_type"), **values)
 
 
 def make_backbone(name: str) -> TransformerBackbone:
-    family = next(entry for entry in families() if entry.name == name)
-    torch.manual_seed(0)
-    model = getattr(transformers, family.auto_model).from_config(
-        make_config(name), attn_implementation=family.attention
-    )
-    return TransformerBackbone(name, family, model)
+    return random_backbone(name, outputs=2)
 
 
 def make_batch(backbone: TransformerBackbone, rows: int = 3, width: int = 6) -> dict[str, torch.Tensor]:
@@ -55,11 +31,11 @@ def make_batch(backbone: TransformerBackbone, rows: int = 3, width: int = 6) -> 
     if backbone.modality == "image":
         return {"pixel_values": torch.randn(rows, 3, 16, 16, generator=generator)}
     batch = {
-        "input_ids": torch.randint(5, 50, (rows, width), generator=generator),
+        "input_ids": torch.randint(5, 60, (rows, width), generator=generator),
         "attention_mask": torch.ones(rows, width, dtype=torch.long),
     }
     if backbone.family == "t5":
-        batch["decoder_input_ids"] = torch.randint(5, 50, (rows, 4), generator=generator)
+        batch["decoder_input_ids"] = torch.randint(5, 60, (rows, 4), generator=generator)
     return batch
 
 
@@ -94,7 +70,7 @@ def roberta_folder(tmp_path: Path) -> Path:
     """A local RoBERTa that was pretrained as a masked language model, with a word-level tokenizer."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
-    words = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *(f"w{number}" for number in range(45))]
+    words = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *(f"w{number}" for number in range(55))]
     tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     transformers.PreTrainedTokenizerFast(

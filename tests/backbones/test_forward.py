@@ -97,7 +97,7 @@ class Tap:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("family", ["roberta", "deberta_v2"])
+@pytest.mark.parametrize("family", ["roberta", "bert", "deberta_v2"])
 def test_post_norm_families_add_the_sublayer_to_its_residual_input(
     build: Callable[[str], TransformerBackbone], batch_for: Callable[..., dict[str, torch.Tensor]], family: str
 ) -> None:
@@ -141,6 +141,7 @@ def test_pre_norm_families_sum_their_sublayers_onto_the_layers_input(
 @pytest.mark.parametrize(
     ("family", "expected"),
     [
+        ("bert", "self.query self.key self.value attention.output.dense intermediate.dense 1.output.dense"),
         ("roberta", "self.query self.key self.value attention.output.dense intermediate.dense 1.output.dense"),
         (
             "deberta_v2",
@@ -159,7 +160,7 @@ def test_roles_name_the_right_modules(build: Callable[[str], TransformerBackbone
 
 def test_all_linear_covers_every_map_between_embeddings_and_head(miniature: TransformerBackbone) -> None:
     body = {name for name, module in miniature.model.named_modules() if is_linear(module)}
-    outside = {name for name in body if name.startswith(("classifier", "pooler", "score", "lm_head"))}
+    outside = {name for name in body if {"classifier", "pooler", "score", "lm_head"} & set(name.split("."))}
     assert {site.module for site in miniature.sites("all-linear")} == body - outside
 
 
@@ -198,6 +199,7 @@ def test_gated_t5_has_both_input_maps() -> None:
 @pytest.mark.parametrize(
     ("family", "head"),
     [
+        ("bert", lambda model, features: model.classifier(model.bert.pooler(features.unsqueeze(1)))),
         ("roberta", lambda model, features: model.classifier(features.unsqueeze(1))),
         ("deberta_v2", lambda model, features: model.classifier(model.pooler(features.unsqueeze(1)))),
         ("vit", lambda model, features: model.classifier(features)),
@@ -216,7 +218,7 @@ def test_features_are_what_the_head_reads(
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("family", ["roberta", "deberta_v2", "gpt2", "t5"])
+@pytest.mark.parametrize("family", ["roberta", "bert", "deberta_v2", "gpt2", "t5"])
 def test_padding_changes_nothing(
     build: Callable[[str], TransformerBackbone], batch_for: Callable[..., dict[str, torch.Tensor]], family: str
 ) -> None:

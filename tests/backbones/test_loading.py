@@ -39,14 +39,14 @@ def test_a_pretrained_language_model_gets_a_head_and_a_tokenizer(roberta_folder:
     encoded = backbone.processor(["w1 w2", "w3"], padding=True, return_tensors="pt")
     with torch.no_grad():
         assert backbone.logits(dict(encoded)).shape == (2, 1)
-    assert backbone.max_length == 32
+    assert backbone.max_length == 38
     assert backbone.model.config._attn_implementation == "sdpa"
 
 
 def test_the_listed_size_comes_from_the_file_and_is_the_models(roberta_folder: Path) -> None:
     info = model_info(str(roberta_folder))
     assert info.parameters == meta_backbone(str(roberta_folder)).parameter_count()
-    assert (info.origin, info.available, info.architecture, info.max_length) == ("local", True, "roberta", 32)
+    assert (info.origin, info.available, info.architecture, info.max_length) == ("local", True, "roberta", 38)
 
 
 def test_loading_leaves_the_global_generator_alone(vit_folder: Path) -> None:
@@ -70,7 +70,7 @@ def test_initial_heads_depend_on_seed_and_name_alone(vit_folder: Path) -> None:
 
 
 def test_tensors_of_a_head_draw_from_streams_of_their_own(roberta_folder: Path) -> None:
-    head = initial_head(meta_backbone(str(roberta_folder), outputs=16), 0)
+    head = initial_head(meta_backbone(str(roberta_folder), outputs=32), 0)
     assert head["classifier.dense.weight"].shape == head["classifier.out_proj.weight"].shape
     assert not torch.equal(head["classifier.dense.weight"], head["classifier.out_proj.weight"])
 
@@ -114,7 +114,7 @@ def test_broken_folders_are_explained(vit_folder: Path, tmp_path_factory: pytest
     assert "'mamba' is not supported" in refusal()
     write(hidden_size="many")
     assert "its config.json cannot be used" in refusal()
-    write(intermediate_size=64)
+    write(intermediate_size=48)
     assert "do not fit its config.json" in refusal()
     write(num_hidden_layers=3)
     assert "vit.layers.2" in refusal()

@@ -104,7 +104,7 @@ def test_the_step_s_gradient_is_that_of_both_passes():
     records = train(run)
     while run.step < 4:
         next(records)
-    attached, rows = run.attached, run.order.rows(4)
+    attached, rows = run.attached, run.schedule.batch(4)[1]
     attached.train()
     for hook in attached.before_step:
         hook(4)

@@ -13,7 +13,8 @@ from peft_core.methods import Attached, list_methods, resolve
 from peft_core.metrics.parameters import trainable_parameters
 from peft_core.metrics.storage import seed_bits, stored_bits
 from peft_core.records import InputError, MethodSpec
-from tests.conftest import MINIATURES, batch_for, has_place, home, miniature
+from tests.conftest import batch_for, has_place, home, miniature
+from tests.miniatures import CORE
 
 OPTIONS = {
     "lora": {"rank": 4},
@@ -30,8 +31,10 @@ OPTIONS = {
     "propetl_prefix": {"length": 4, "bottleneck": 16},
     "adamix": {"bottleneck": 4},
 }
-PAIRS = [(method, family) for method in list_methods() for family in MINIATURES]
+PAIRS = [(method, family) for method in list_methods() for family in CORE]
 MATRIX = [(method.id, family) for method, family in PAIRS if has_place(method, family)]
+SINGLE = {"t5": [f"adapter.decoder.{layer}.{role}." for layer in range(2) for role in "qk"]}
+"""Label words take one decoder position, which attends to itself alone whatever its query and key are."""
 OUTSIDE = [(method.id, family) for method, family in PAIRS if not has_place(method, family)]
 
 
@@ -71,6 +74,7 @@ def take_steps(attached: Attached, steps: int, rate: float = 5e-3) -> list[float
     return losses
 
 
+@torch.no_grad()
 @pytest.mark.parametrize(("method_id", "family"), MATRIX)
 def test_a_fresh_attachment_leaves_the_output_where_it_says_so(method_id, family):
     backbone = miniature(family)
@@ -104,7 +108,8 @@ def test_only_declared_parameters_change_and_each_has_a_gradient(method_id, fami
         parameter.grad = None
     take_steps(attached, max(3, step + 1))
     changed = {name for name, parameter in attached.trainable().items() if not torch.equal(parameter, started[name])}
-    assert changed >= set(started) - unused
+    idle = {name for name in started if name.startswith(tuple(SINGLE.get(family, ())))}
+    assert changed >= set(started) - unused - idle
     assert all(torch.equal(value, frozen[name]) for name, value in backbone.model.state_dict().items())
 
 

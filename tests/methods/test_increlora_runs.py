@@ -12,9 +12,10 @@ from peft_core.metrics.flops import adapter_flops_executed, adapter_flops_nomina
 from peft_core.records import InputError, MethodSpec
 from peft_core.training.loop import train
 from peft_core.training.problems import predict
-from tests.conftest import MINIATURES, batch_for, miniature
+from tests.conftest import batch_for, miniature
 from tests.methods.test_contract import attach
 from tests.methods.test_increlora import MAPS, SMALL, TARGET, grown, ranks, stepped
+from tests.miniatures import CORE
 from tests.training import test_loop
 from tests.training.test_loop import DATA, make_run
 
@@ -105,7 +106,7 @@ def test_the_penalty_is_of_the_whole_stacks_and_can_be_left_out():
 
 
 @pytest.mark.parametrize("options", [{}, {"boost.d": 2}, {"boost.d": 2, "boost.masks": "dropout"}])
-@pytest.mark.parametrize("family", MINIATURES)
+@pytest.mark.parametrize("family", CORE)
 def test_only_active_components_are_stored_and_answer_alike(family, options):
     attached = grown(family, **options)
     sites = len(attached.modules)

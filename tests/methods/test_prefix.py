@@ -1,4 +1,4 @@
-"""Prefixes against attention computed by hand, on every family, T5 included."""
+"""Prefixes against attention computed by hand, on every family."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ import torch
 import torch.nn.functional as F
 
 from peft_core.backbones._backbone import TransformerBackbone
-from peft_core.backbones._family import families
 from peft_core.budget import budget
 from peft_core.methods import get_method, resolve
 from peft_core.methods._prefix import Prefix
 from peft_core.methods._surgery import weight_at
 from peft_core.records import MethodSpec
 from peft_core.training.evaluate import layer_ranks
-from tests.conftest import MINIATURES, batch_for, miniature
+from tests.conftest import batch_for, miniature
 from tests.methods.test_contract import attach as attach_with_head
 from tests.methods.test_contract import loss_of, take_steps
+from tests.miniatures import CORE
 
-FAMILIES = (*MINIATURES, "t5")
 ATTENTIONS = [
     (family, implementation, padded)
-    for family in FAMILIES
+    for family in CORE
     for implementation in (("eager",) if family == "deberta_v2" else ("eager", "sdpa"))
     for padded in ((False,) if family == "vit" else (True, False))
 ]
@@ -29,17 +28,7 @@ FLAT = "prefix:length=3,reparametrize=false"
 
 
 def backbone_of(family: str, implementation: str = "") -> TransformerBackbone:
-    if family == "t5":
-        import transformers
-
-        torch.manual_seed(0)
-        config = transformers.T5Config(
-            vocab_size=60, d_model=32, d_kv=6, d_ff=48, num_layers=2, num_heads=4, decoder_start_token_id=0
-        )
-        found = next(entry for entry in families() if entry.name == "t5")
-        backbone = TransformerBackbone("mini-t5", found, transformers.T5ForConditionalGeneration(config))
-    else:
-        backbone = miniature(family)
+    backbone = miniature(family)
     if implementation:
         backbone.model.set_attn_implementation(implementation)
     return backbone
@@ -158,7 +147,7 @@ def test_every_attention_is_that_over_more_keys_and_values(family, implementatio
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", CORE)
 def test_the_order_of_rows_and_the_padding_change_nothing(family):
     backbone = backbone_of(family)
     batch, attached = inputs_of(backbone), attach(backbone, FLAT)
@@ -200,7 +189,7 @@ def test_decoding_token_by_token_equals_one_pass(family):
     torch.testing.assert_close(torch.cat(steps, 1), whole, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", CORE)
 def test_a_reparametrised_prefix_is_one_map_a_set_and_is_stored_flat(family):
     backbone = backbone_of(family)
     batch = inputs_of(backbone)

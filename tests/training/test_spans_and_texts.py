@@ -20,7 +20,7 @@ from peft_core.training.loop import Run, train
 from peft_core.training.problems import IGNORED, problem_of
 from peft_core.training.problems._spans import best_span
 from peft_core.training.schedule import Schedule
-from tests.conftest import MINIATURES
+from tests.miniatures import MINIATURES
 
 WORDS = ["<pad>", "</s>", "<unk>", "<s>", *(f"w{number}" for number in range(50))]
 INFO = TaskInfo(
@@ -38,7 +38,6 @@ INFO = TaskInfo(
     max_eval_rows=4,
 )
 WRITTEN = dataclasses.replace(INFO, kind="generation", metrics=("bleu",), outputs=0)
-T5 = {"model_type": "t5", "vocab_size": 54, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
 
 
 def tokenizer(pair: str | None = "<s> $A </s> $B </s>", single: str = "$A </s>"):
@@ -53,7 +52,7 @@ def tokenizer(pair: str | None = "<s> $A </s> $B </s>", single: str = "$A </s>")
 
 
 def backbone_of(family: str, problem: str, seed: int = 0) -> TransformerBackbone:
-    values = (T5 if family == "t5" else MINIATURES[family]) | {"pad_token_id": 0, "eos_token_id": 1}
+    values = MINIATURES[family] | {"pad_token_id": 0, "eos_token_id": 1}
     found = family_of(values["model_type"])
     config = transformers.AutoConfig.for_model(values.pop("model_type"), **values)
     config.decoder_start_token_id = 0

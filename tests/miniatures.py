@@ -1,0 +1,55 @@
+"""Small random backbones as configs, one of every architecture: what shapes them, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+ENCODER: dict[str, Any] = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+}
+TEXT: dict[str, Any] = {"vocab_size": 60, "max_position_embeddings": 40}
+
+MINIATURES: dict[str, dict[str, Any]] = {
+    "roberta": {"model_type": "roberta", **ENCODER, **TEXT, "type_vocab_size": 1, "pad_token_id": 1},
+    "bert": {"model_type": "bert", **ENCODER, **TEXT},
+    "deberta_v2": {
+        "model_type": "deberta-v2",
+        **ENCODER,
+        **TEXT,
+        "relative_attention": True,
+        "position_buckets": 8,
+        "norm_rel_ebd": "layer_norm",
+        "share_att_key": True,
+        "pos_att_type": ["p2c", "c2p"],
+        "position_biased_input": False,
+        "type_vocab_size": 0,
+        "pooler_hidden_size": 32,
+    },
+    "vit": {"model_type": "vit", **ENCODER, "image_size": 16, "patch_size": 8},
+    "gpt2": {
+        "model_type": "gpt2",
+        "vocab_size": 60,
+        "n_embd": 32,
+        "n_layer": 2,
+        "n_head": 4,
+        "n_positions": 40,
+        "pad_token_id": 0,
+    },
+    "t5": {
+        "model_type": "t5",
+        "vocab_size": 60,
+        "d_model": 32,
+        "d_kv": 6,
+        "d_ff": 48,
+        "num_layers": 2,
+        "num_heads": 4,
+        "decoder_start_token_id": 0,
+    },
+}
+"""By name: a family's own, or a member that its file also covers."""
+
+CORE = tuple(MINIATURES)
+"""The ones on which every test of the contract runs."""
