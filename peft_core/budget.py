@@ -16,7 +16,9 @@ from peft_core.training.reference import lora_reference_flops
 from peft_core.training.shape import attach_shape, shape_of
 
 
-def budget(model: str, methods: Sequence[MethodSpec], reference: MethodSpec | None = None) -> list[dict[str, Any]]:
+def budget(
+    model: str, methods: Sequence[MethodSpec], reference: MethodSpec | None = None, tasks: int = 1
+) -> list[dict[str, Any]]:
     """One entry a method, as the command `budget` prints them (CLI.md).
 
     trainable is exact: the values that the drawn masks keep, biases included, head apart. weights is the papers'
@@ -25,16 +27,17 @@ def budget(model: str, methods: Sequence[MethodSpec], reference: MethodSpec | No
     reserve is not counted.
 
     Args:
+        tasks: how many are trained together; figures are for all of them.
         reference: the method whose nominal FLOPs count as 1; None for LoRA at each method's own size on LoRA's sites.
 
     Raises:
         InputError: unknown model or method, or options that do not fit the model.
     """
-    return [_entry(model, method, reference) for method in methods]
+    return [_entry(model, method, reference, tasks) for method in methods]
 
 
-def _entry(model: str, method: MethodSpec, reference: MethodSpec | None) -> dict[str, Any]:
-    attached, config = attach_shape(model, method)
+def _entry(model: str, method: MethodSpec, reference: MethodSpec | None, tasks: int) -> dict[str, Any]:
+    attached, config = attach_shape(model, method, tasks=tasks)
     backbone, counts = attached.backbone, _counts(attached)
     total = backbone.parameter_count()
     nominal = adapter_flops_nominal(counts)

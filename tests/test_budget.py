@@ -130,3 +130,10 @@ def test_what_does_not_fit_is_named(model, method, field):
     with pytest.raises(InputError) as error:
         budget(model, [MethodSpec.parse(method)])
     assert error.value.field == field
+
+
+@pytest.mark.parametrize(("bottleneck", "per_task"), [(6, 0.00107704), (64, 0.0110721)])
+def test_task_masks_count_as_the_paper_has_them(bottleneck, per_task):
+    """ProPETL, table 2: eight tasks on T5, bit-level storage per task."""
+    spec = MethodSpec.parse(f"propetl_pfeiffer:bottleneck={bottleneck}")
+    assert budget("t5-base", [spec], tasks=8)[0]["bit_level_storage_percent"] / 8 == pytest.approx(per_task, rel=1e-5)

@@ -28,7 +28,7 @@ class Engine(Protocol):
 
     def check(self, spec: ComparisonSpec) -> None: ...
 
-    def budget(self, model: str, methods: Sequence[MethodSpec]) -> list[dict[str, Any]]: ...
+    def budget(self, model: str, methods: Sequence[MethodSpec], tasks: int = 1) -> list[dict[str, Any]]: ...
 
 
 class LocalEngine:
@@ -65,11 +65,11 @@ class LocalEngine:
 
             check(spec)
 
-    def budget(self, model: str, methods: Sequence[MethodSpec]) -> list[dict[str, Any]]:
+    def budget(self, model: str, methods: Sequence[MethodSpec], tasks: int = 1) -> list[dict[str, Any]]:
         with self._lock:
             from peft_core.budget import budget
 
-            return budget(model, methods)
+            return budget(model, methods, tasks=tasks)
 
 
 def _catalogue() -> dict[str, Any]:

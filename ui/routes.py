@@ -112,7 +112,7 @@ class Handlers:
 
     def _budget(self, body: dict[str, Any]) -> list[dict[str, Any] | None]:
         form = checked(Form, body)
-        return self._service.budget(form.model, form.methods)
+        return self._service.budget(form)
 
     async def start(self, request: Request) -> Response:
         body = await body_of(request)

@@ -100,16 +100,17 @@ class Service:
     def catalogue(self) -> dict[str, Any]:
         return self._engine.catalogue()
 
-    def budget(self, model: str, rows: list[MethodRow]) -> list[dict[str, Any] | None]:
+    def budget(self, form: Form) -> list[dict[str, Any] | None]:
         """What each row of the form would train, before anything starts; None for a row that cannot be built."""
-        return [self._budget_of(model, row) for row in rows]
+        tasks = form.task.count("+") + 1
+        return [self._budget_of(form.model, row, tasks) for row in form.methods]
 
-    def _budget_of(self, model: str, row: MethodRow) -> dict[str, Any] | None:
+    def _budget_of(self, model: str, row: MethodRow, tasks: int) -> dict[str, Any] | None:
         options = {name: scalar(value) for name, value in given(row.options).items()}
         try:
             spec = MethodSpec(id=row.id, options=options)
             self._engine.resolve(spec)
-            found = self._engine.budget(model, [spec])[0]
+            found = self._engine.budget(model, [spec], tasks)[0]
         except ValueError:
             return None
         keys = ("trainable", "trainable_percent", "rank_bound", "adapter_flops_nominal", "adapter_flops_executed")

@@ -7,8 +7,9 @@ import dataclasses
 from typing import Any
 
 from peft_core.commands._output import print_json, print_table
-from peft_core.records import MethodSpec, describe_fields
+from peft_core.records import InputError, MethodSpec, describe_fields, parse_scalar
 
+MAX_TASKS = 64
 _CONFIG_KEYS = ("name", "type", "default", "min", "max", "choices", "help")
 
 
@@ -71,7 +72,7 @@ def budget(options: argparse.Namespace) -> int:
     from peft_core.budget import budget as compute
 
     reference = MethodSpec.parse(options.flops_reference) if options.flops_reference else None
-    entries = compute(options.model, [MethodSpec.parse(text) for text in options.method], reference)
+    entries = compute(options.model, [MethodSpec.parse(text) for text in options.method], reference, _tasks(options.tasks))
     if options.json:
         print_json(entries)
     else:
@@ -80,3 +81,10 @@ def budget(options: argparse.Namespace) -> int:
             (*columns, "rank_bound", "adapter_flops_executed", "adapter_flops_nominal", "flops_vs_lora"), entries
         )
     return 0
+
+
+def _tasks(text: str) -> int:
+    tasks = parse_scalar(text)
+    if not isinstance(tasks, int) or isinstance(tasks, bool) or not 1 <= tasks <= MAX_TASKS:
+        raise InputError("tasks", text, f"it must be a whole number from 1 to {MAX_TASKS}")
+    return tasks

@@ -10,6 +10,11 @@ dL/ds = sign(s) (dL/dtheta_l * theta). The paper counts biases as masked in what
 only weights have scores. The code stores masks as one byte a value; we pack them to one bit. The paper's Algorithm 1
 subtracts the gradient of log p, which is a slip of the sign.
 
+Several tasks (section 3.4, eq. 6): every task has a mask too, shared by the layers as theirs are by the tasks, and a
+layer in a task uses m = 1 - (1 - m_layer)(1 - m_task); ablations `task_masks=and` (product) and `add` (sum, values up
+to 2). It takes learned masks on a shared prototype. In the authors' code the first encoder layer's score tensor is by
+mistake that of the last task; here every layer and every task has its own.
+
 Ablations. Only mask (`share=false`): a prototype and a mask for every layer; values that the mask drops are not stored.
 The paper's formula leaves out these masks' own bits; our exact storage counts them. Only share (`learn_masks=false`):
 no masks. Random masks: the paper draws them "during the forward process", which leaves open how often; here they are
@@ -20,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from decimal import Decimal
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -47,6 +53,9 @@ class PropetlConfig(Frozen):
     share: bool = Field(True, description="one prototype for all layers; false: one for each")
     learn_masks: bool = Field(True, description="learn which weights a layer uses; false: it uses all")
     random_masks: bool = Field(False, description="fixed random masks instead of learned ones")
+    task_masks: Literal["or", "and", "add", "off"] = Field(
+        "or", description="several tasks: how a layer's learned mask and the task's combine; off: tasks have no masks"
+    )
 
     @property
     def masks(self) -> Literal["random", "learned", "none"]:
@@ -89,15 +98,24 @@ def combine(layer: Tensor, task: Tensor, how: Literal["or", "and", "add"] = "or"
 
 
 class LearnedMask(Plain):
-    """theta * m with m the top share of |scores|; scores of the weight's shape (rows, cols)."""
+    """theta * m with m the top share of |scores|; scores of the weight's shape (rows, cols).
+
+    with_task: from this mask's values (rows, cols) to those in the task whose turn it is; None: the same in all tasks.
+    """
 
     def __init__(self, shape: tuple[int, int], keep: float, scores: Tensor) -> None:
         super().__init__(shape)
         self.keep, self.scores = keep, nn.Parameter(scores)
+        self.with_task: Callable[[Tensor], Tensor] | None = None
 
     def forward(self, weight: Tensor) -> Tensor:
         """(rows, cols) to (1, rows, cols)."""
-        return (weight * binary_mask(self.scores, self.keep)).unsqueeze(0)
+        mask = self.values()
+        return (weight * (self.with_task(mask) if self.with_task else mask)).unsqueeze(0)
+
+    def values(self) -> Tensor:
+        """The mask itself, 0 or 1, (rows, cols)."""
+        return binary_mask(self.scores, self.keep)
 
     def chosen(self) -> Tensor:
         """bool (rows, cols): the values that it keeps now."""
@@ -138,6 +156,8 @@ class Builder:
         self.attached = Attached(backbone, seed)
         self._prototypes: dict[str, Prototype] = {}
         self._learned: dict[str, LearnedMask] = {}
+        self._groups: dict[str, str] = {}
+        self._bounds: dict[str, float] = {}
         self._drawn: dict[tuple[str, str], Tensor] = {}
 
     def mask(self, shape: tuple[int, int], name: str, role: str, bound: float) -> WeightTransform:
@@ -150,17 +170,23 @@ class Builder:
             fixed = MaskedCopies(shape, BoostConfig(d=1, sparsity=sparsity), name, role, seed)
             self._drawn[name, role] = fixed.masks
             return fixed
+        return self._learn(shape, name, role, bound)
+
+    def _learn(self, shape: tuple[int, int], name: str, role: str, bound: float) -> LearnedMask:
         if self.attached.device.type == "meta":
             scores = torch.empty(shape, device="meta")
         else:
-            scores = kaiming(shape, config.score_bound or bound, keyed_generator(seed, name, role, "scores"))
-        mask = LearnedMask(shape, config.keep, scores)
+            generator = keyed_generator(self.attached.seed, name, role, "scores")
+            scores = kaiming(shape, self.config.score_bound or bound, generator)
+        mask = LearnedMask(shape, self.config.keep, scores)
         self._learned[f"{name}.mask_{role}.scores"] = mask
+        self._bounds[f"{name}.mask_{role}.scores"] = bound
         return mask
 
     def prototype(self, group: str, name: str, make: Callable[[], Prototype]) -> Prototype:
         """What the modules of a group share; made by the first. Without sharing every module has its own."""
         key = self._key(group, name)
+        self._groups[name] = group
         if key not in self._prototypes:
             self._prototypes[key] = make()
             self.attached.add_module(f"prototype.{key}", self._prototypes[key])
@@ -177,12 +203,49 @@ class Builder:
         """Counts everything, gives scores their learning rate, and packs masks for storage."""
         self._count_prototypes()
         for name in self._learned:
-            site, role = name.removesuffix(".scores").rsplit(".", 1)
-            bits = {"stored_bits": 1} if self.config.share else {"stored_bits": 1, "nominal_stored": 0.0}
-            self.attached.add_tensor(site, f"{role}.scores", None, site, in_product=False, differs=bits)
-            self.attached.groups[f"adapter.{name}"] = Group(rate=self.config.mask_learning_rate)
+            self._count_mask(name)
+        if self.config.masks == "learned" and self.config.task_masks != "off":
+            self.attached.on_tasks.append(self._add_tasks)
         self.attached.pack, self.attached.unpack = self._pack, self._unpack
         return self.attached
+
+    def _add_tasks(self, tasks: int) -> None:
+        """A mask a task for everything that layers share.
+
+        Raises:
+            InputError: nothing is shared.
+        """
+        if not self.config.share:
+            raise InputError("share", False, "with task masks it must be true; task_masks=off goes without them")
+        added: dict[tuple[str, str], list[LearnedMask]] = {}
+        for name, mask in list(self._learned.items()):
+            site, role = name.removesuffix(".scores").rsplit(".mask_", 1)
+            key = self._groups[site], role
+            if key not in added:
+                added[key] = [self._task_mask(task, *key, mask, self._bounds[name]) for task in range(tasks)]
+            mask.with_task = partial(self._in_task, added[key])
+
+    def _task_mask(self, task: int, group: str, role: str, like: LearnedMask, bound: float) -> LearnedMask:
+        name, (rows, cols) = f"task.{task}.{group}", like.scores.shape
+        mask = self._learn((rows, cols), name, role, bound)
+        masks = self.attached.modules.get(name)
+        if masks is None:
+            self.attached.add_module(name, masks := nn.Module())
+        masks.add_module(f"mask_{role}", mask.to(self.attached.device))
+        self._count_mask(f"{name}.mask_{role}.scores")
+        return mask
+
+    def _in_task(self, of_tasks: list[LearnedMask], layer: Tensor) -> Tensor:
+        how = self.config.task_masks
+        assert how != "off"
+        return combine(layer, of_tasks[self.attached.task].values(), how)
+
+    def _count_mask(self, name: str) -> None:
+        """A mask's scores: they train at a rate of their own, and what is stored of them is a bit each."""
+        site, role = name.removesuffix(".scores").rsplit(".", 1)
+        bits = {"stored_bits": 1} if self.config.share else {"stored_bits": 1, "nominal_stored": 0.0}
+        self.attached.add_tensor(site, f"{role}.scores", None, site, in_product=False, differs=bits)
+        self.attached.groups[f"adapter.{name}"] = Group(rate=self.config.mask_learning_rate)
 
     def _count_prototypes(self) -> None:
         counted: set[int] = set()

@@ -15,8 +15,9 @@ from peft_core.records import InputError, MethodSpec
 from tests.conftest import miniature
 from tests.methods.test_contract import attach as attach_with_head
 from tests.methods.test_contract import loss_of, take_steps
-from tests.methods.test_prefix import FAMILIES, attach, backbone_of, inputs_of
+from tests.methods.test_prefix import attach, backbone_of, inputs_of
 from tests.methods.test_propetl import sorted_mask
+from tests.miniatures import CORE
 
 SMALL = {"length": 3, "bottleneck": 5}
 SPEC = "propetl_prefix:length=3,bottleneck=5"
@@ -54,7 +55,7 @@ def trained(family: str, options: str = ""):
     return backbone, batch, attached
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", CORE)
 def test_every_layer_sees_one_block_under_a_joint_mask_of_its_own(family):
     backbone = backbone_of(family)
     attached = attach(backbone, SPEC)
@@ -155,7 +156,7 @@ def test_the_ablations(options, blocks, alike):
     assert seed_bits(attached.counts) == (64 if "random_masks" in options else 0)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", CORE)
 @pytest.mark.parametrize("options", ["", ",share=false,keep=0.3", ",random_masks=true", ",learn_masks=false"])
 def test_what_is_stored_is_flat_and_gives_the_same_outputs(family, options):
     backbone, batch, attached = trained(family, options)

@@ -71,7 +71,7 @@ class StandInEngine:
         if spec.training.batch_size > 4000:
             raise InputError("training.batch_size", spec.training.batch_size, "it must be at most 4000")
 
-    def budget(self, model: str, methods: Sequence[MethodSpec]) -> list[dict[str, Any]]:
+    def budget(self, model: str, methods: Sequence[MethodSpec], tasks: int = 1) -> list[dict[str, Any]]:
         return [{"trainable": 8192, "trainable_percent": 1.0, "rank_bound": 8} for _ in methods]
 
 

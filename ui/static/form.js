@@ -232,10 +232,10 @@ export class Form {
 
   /** What each row would train, asked for after a pause in typing. */
   async showBudget() {
-    const asked = JSON.stringify([this.state.model, this.state.methods]);
+    const asked = JSON.stringify([this.state.model, this.state.task, this.state.methods]);
     if (asked === this.askedBudget || !this.state.methods.length) return;
     this.askedBudget = asked;
-    const figures = await post("budget", { model: this.state.model, methods: this.state.methods }).catch(() => []);
+    const figures = await post("budget", { model: this.state.model, task: this.state.task, methods: this.state.methods }).catch(() => []);
     if (asked !== this.askedBudget) return;
     [...this.rows.children].forEach((element, place) => {
       const found = figures[place];
