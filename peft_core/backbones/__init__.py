@@ -1,6 +1,15 @@
 """Backbones: what the engine knows of an architecture, and loading. Importing this loads no torch."""
 
 from peft_core.backbones._catalog import ModelInfo, list_models, model_info
-from peft_core.backbones._loading import initial_head, load_backbone, load_head, meta_backbone
+from peft_core.backbones._loading import initial_head, label_tokens, load_backbone, load_head, meta_backbone
 
-__all__ = ["ModelInfo", "initial_head", "list_models", "load_backbone", "load_head", "meta_backbone", "model_info"]
+__all__ = [
+    "ModelInfo",
+    "initial_head",
+    "label_tokens",
+    "list_models",
+    "load_backbone",
+    "load_head",
+    "meta_backbone",
+    "model_info",
+]

@@ -241,13 +241,13 @@ class TransformerBackbone:
         positions = torch.arange(real.shape[1], device=real.device)
         return (positions * real.long()).argmax(dim=1)
 
-    def logits(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def logits(self, batch: Mapping[str, torch.Tensor], label_tokens: Sequence[int] | None = None) -> torch.Tensor:
         """Output of the head, (rows, outputs).
 
         Spans: the scores of start and end at every token, (rows, tokens, 2). Generation: those of the next token,
         (rows, target tokens, vocabulary), over `decoder_input_ids` where an encoder reads, else over `input_ids`.
         A family without a head does classification by label words: the logits of their first tokens at the decoder's
-        first position, or all logits where `decoder_input_ids` are in the batch.
+        first position, or all logits where `decoder_input_ids` are in the batch. label_tokens: those of another task.
         """
         if self.problem == "span":
             answer = self.model(**batch)
@@ -256,7 +256,7 @@ class TransformerBackbone:
             return self.model(**batch).logits
         start = torch.full((len(batch["input_ids"]), 1), self.decoder_start_token, device=batch["input_ids"].device)
         answers = self.model(**batch, decoder_input_ids=start).logits[:, 0]
-        return answers[:, list(self.label_tokens)]
+        return answers[:, list(label_tokens or self.label_tokens)]
 
     @property
     def decoder_start_token(self) -> int:

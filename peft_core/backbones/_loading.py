@@ -76,12 +76,16 @@ def _answers_in_words(task: TaskModel, problem: Problem) -> bool:
     return not task.head and problem != "generation"
 
 
-def _label_tokens(model_id: str, processor: Any, problem: str, labels: Sequence[str] | None) -> list[int]:
-    """First tokens of the label words.
+def label_tokens(backbone: TransformerBackbone, problem: Problem, labels: Sequence[str] | None) -> list[int]:
+    """Tokens by which a model without a head answers a task: the first ones of its label words.
 
     Raises:
         InputError: regression, no words, or two words that begin with the same token.
     """
+    return _label_tokens(backbone.id, backbone.processor, problem, labels)
+
+
+def _label_tokens(model_id: str, processor: Any, problem: str, labels: Sequence[str] | None) -> list[int]:
     if problem != "classification" or not labels:
         raise InputError("task", problem, f"{model_id} answers in words, so the task must have classes")
     tokens = [int(processor(word, add_special_tokens=False)["input_ids"][0]) for word in labels]

@@ -72,7 +72,9 @@ def budget(options: argparse.Namespace) -> int:
     from peft_core.budget import budget as compute
 
     reference = MethodSpec.parse(options.flops_reference) if options.flops_reference else None
-    entries = compute(options.model, [MethodSpec.parse(text) for text in options.method], reference, _tasks(options.tasks))
+    entries = compute(
+        options.model, [MethodSpec.parse(text) for text in options.method], reference, _tasks(options.tasks)
+    )
     if options.json:
         print_json(entries)
     else:

@@ -140,6 +140,7 @@ class Attached:
         self.modules: dict[str, nn.Module] = {}
         self.overrides: dict[str, nn.Parameter] = {}
         self.heads: list[dict[str, nn.Parameter]] = [{}]
+        self.label_tokens: list[list[int]] | None = None
         self.task = 0
         self.counts: list[TensorCount] = []
         self.penalty: Callable[[], Tensor] | None = None
@@ -288,7 +289,7 @@ class Attached:
 
     def logits(self, batch: Mapping[str, Tensor]) -> Tensor:
         """What the backbone answers, for the task whose turn it is; call it within `active`."""
-        return self.backbone.logits(batch)
+        return self.backbone.logits(batch, self.label_tokens[self.task] if self.label_tokens else None)
 
     def train(self, mode: bool = True) -> None:
         for module in self.modules.values():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -151,10 +151,11 @@ class Backbone(Protocol):
         """First token of the last layer, (rows, hidden)."""
         ...
 
-    def logits(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def logits(self, batch: Mapping[str, torch.Tensor], label_tokens: Sequence[int] | None = None) -> torch.Tensor:
         """Output of the head, (rows, outputs).
 
-        For spans (rows, tokens, 2), start and end; for generation (rows, target tokens, vocabulary).
+        For spans (rows, tokens, 2), start and end; for generation (rows, target tokens, vocabulary). label_tokens: for
+        a model without a head, the tokens that stand for a task's classes; None: those of the task it was loaded for.
         """
         ...
 

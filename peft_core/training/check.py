@@ -7,7 +7,7 @@ import torch
 from peft_core.backbones import model_info
 from peft_core.records import ComparisonSpec, InputError
 from peft_core.training.data import chosen_tasks, row_counts
-from peft_core.training.shape import attach_shape, of_method
+from peft_core.training.shape import attach_shape, of_method, shape_of
 
 
 def check(spec: ComparisonSpec) -> None:
@@ -23,6 +23,8 @@ def check(spec: ComparisonSpec) -> None:
         if task.info.modality not in (model.modality, "any"):
             raise InputError("task", task.info.id, f"{spec.model} takes {model.modality} tasks")
         task.check(task_options)
+        if task.info.problem == "regression" and not shape_of(spec.model).head_parameters():
+            raise InputError("task", task.info.id, f"{spec.model} answers in words, so the task must have classes")
     train_rows = sum(row_counts(spec, task.info)[0] for task, _ in tasks)
     limit, wanted = model.max_length, spec.training.max_length
     if wanted is not None and limit is not None and wanted > limit:

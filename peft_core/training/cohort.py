@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from peft_core.backbones import initial_head, load_backbone, meta_backbone, model_info
+from peft_core.backbones import initial_head, label_tokens, load_backbone, meta_backbone, model_info
 from peft_core.methods import Attached, get_method, resolve
 from peft_core.metrics.flops import adapter_flops_executed, adapter_flops_nominal
 from peft_core.records import (
@@ -151,9 +151,11 @@ def _start(
 
 
 def _add_heads(attached: Attached, spec: RunSpec, backbone: TransformerBackbone, data: Sequence[TaskData]) -> None:
-    """A head for every task, as wide as its answers."""
+    """A head for every task, as wide as its answers; for a model without one, the tokens that stand for them."""
     if len(data) > 1:
         attached.share_among(len(data))
+        if not backbone.head_parameters():
+            attached.label_tokens = [label_tokens(backbone, task.info.problem, task.info.labels) for task in data]
     for number, task in enumerate(data):
         same = task.info.outputs == backbone.outputs
         shape = backbone if same else meta_backbone(spec.comparison.model, task.info.outputs)

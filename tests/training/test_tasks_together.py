@@ -129,3 +129,33 @@ def test_what_cannot_train_together_is_refused(spec, said):
     with pytest.raises(InputError) as refused:
         check(spec)
     assert str(refused.value).startswith(said)
+
+
+def test_an_encoder_decoder_answers_every_task_in_its_words(tmp_path):
+    import transformers
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    from peft_core.tasks import get_tasks
+    from tests.miniatures import MINIATURES
+
+    tasks = "entailment+paraphrase+acceptability"
+    labels = [label for task in get_tasks(tasks) for label in task.info.labels]
+    words = ["<pad>", "</s>", "<unk>", *dict.fromkeys(word for label in labels for word in label.split())]
+    raw = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))
+    raw.pre_tokenizer = pre_tokenizers.Whitespace()
+    raw.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    folder = tmp_path / "model"
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=raw, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    ).save_pretrained(folder)
+    values = MINIATURES["t5"] | {"pad_token_id": 0, "eos_token_id": 1}
+    config = transformers.AutoConfig.for_model(values.pop("model_type"), **values)
+    transformers.T5ForConditionalGeneration(config).save_pretrained(folder)
+    spec = spec_of("lora:rank=4", "propetl_pfeiffer:bottleneck=4", task=tasks).model_copy(update={"model": str(folder)})
+    check(spec)
+    events, _ = compare(tmp_path / "runs", spec)
+    ends = [event for event in events if event.event == "state" and event.state.ended]
+    assert [end.state for end in ends] == [RunState.FINISHED] * 2
+    assert all(end.result.head_parameters == 0 and "entailment.accuracy" in end.result.score for end in ends)
+    with pytest.raises(InputError, match=r"task is 'similarity'; .* answers in words, so the task must have classes"):
+        check(spec.model_copy(update={"task": "entailment+similarity"}))
