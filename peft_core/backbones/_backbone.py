@@ -91,11 +91,17 @@ class TransformerBackbone:
 
     @property
     def image_tokens(self) -> int:
-        """Positions an image takes, class token included; 0 for text."""
+        """Positions an image takes, those beside its patches included; 0 for text."""
         if self.modality == "text":
             return 0
         size, patch = self.config.image_size, self.config.patch_size
-        return (size // patch) ** 2 + 1
+        return (size // patch) ** 2 + self.architecture.special_tokens
+
+    @property
+    def passes(self) -> float:
+        """How often a layer runs in one forward, in the mean: above 1 only where layers share their weights."""
+        field = self.architecture.depth_field
+        return getattr(self.config, field) / self.layers if field else 1.0
 
     # --- places ---------------------------------------------------------------------------------------------
 
@@ -224,12 +230,18 @@ class TransformerBackbone:
     # --- forward --------------------------------------------------------------------------------------------
 
     def features(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """What the head reads, (rows, hidden): the first token of the last layer, for a decoder the last real token."""
+        """What the head reads, (rows, hidden): the first token of the last layer, for a decoder the last real token.
+
+        ModernBERT's config may say the mean over the real tokens instead.
+        """
         body = self.body
         if self.architecture.pooling == "encoder_first":
             body = body.get_encoder()  # type: ignore[operator]
             batch = {name: batch[name] for name in ("input_ids", "attention_mask") if name in batch}
         hidden = body(**batch).last_hidden_state
+        if self.architecture.pooling == "classifier_pooling" and self.config.classifier_pooling == "mean":
+            real = batch.get("attention_mask", torch.ones_like(batch["input_ids"])).unsqueeze(-1)
+            return (hidden * real).sum(dim=1) / real.sum(dim=1)
         if self.architecture.pooling != "last":
             return hidden[:, 0]
         rows = torch.arange(hidden.shape[0], device=hidden.device)

@@ -119,6 +119,9 @@ def family_for(model_id: str, config: dict[str, Any]) -> Family:
         kind = config.get("model_type")
         allowed = f"its architecture {kind!r} is not supported; the supported ones are {known_architectures()}"
         raise InputError("model", model_id, allowed)
+    for field, value in family.required:
+        if config.get(field, value) != value:
+            raise InputError("model", model_id, f"its {field} is {config[field]!r}; only {value!r} is supported")
     return family
 
 

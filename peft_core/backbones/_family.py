@@ -16,7 +16,7 @@ from typing import Literal
 
 from peft_core.records import AdapterDefaults, PrefixPlace, Problem, Role, Site, SiteSelection
 
-Pooling = Literal["first", "last", "encoder_first"]
+Pooling = Literal["first", "last", "encoder_first", "classifier_pooling"]
 RELU = AdapterDefaults(nonlinearity="relu", std=0.02)
 
 
@@ -120,6 +120,12 @@ class Family:
     """Config field with the number of positions; None for an architecture without a limit."""
     positions_reserved: int = 0
     """Positions that no token can have (RoBERTa counts from padding_idx + 1)."""
+    special_tokens: int = 1
+    """Positions of an image beside its patches."""
+    depth_field: str = ""
+    """Config field with the number of layers that run, where layers share their weights; empty: they do not."""
+    required: tuple[tuple[str, object], ...] = ()
+    """Config fields and the one value of each that the paths fit."""
 
     def task(self, problem: Problem) -> TaskModel | None:
         """The model for a problem, None where the architecture cannot do it."""

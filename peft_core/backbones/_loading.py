@@ -116,7 +116,7 @@ def meta_backbone(model_id: str, outputs: int = 2, problem: Problem = "classific
 
 
 def initial_head(backbone: TransformerBackbone, seed: int) -> dict[str, torch.Tensor]:
-    """First values of the task head: weights N(0, 0.02²), zero biases.
+    """First values of the task head: matrices N(0, 0.02²), zero biases, norms that scale by one.
 
     Keyed by seed and parameter name, so they depend neither on what was drawn before nor on the backbone's device.
 
@@ -129,7 +129,7 @@ def initial_head(backbone: TransformerBackbone, seed: int) -> dict[str, torch.Te
     for name in backbone.head_parameters():
         shape = backbone.model.get_parameter(name).shape
         if len(shape) < 2:
-            values[name] = torch.zeros(shape)
+            values[name] = torch.ones(shape) if name.endswith(".weight") else torch.zeros(shape)
             continue
         digest = hashlib.sha256(f"head\0{seed}\0{name}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:8]) >> 1)
@@ -223,7 +223,11 @@ def _load_processor(folder: Path, family: Family, model_id: str) -> Any:
 
 
 def _prepare(config: Any, task: TaskModel, outputs: int, problem: Problem, processor: Any) -> None:
-    """Set the head's width and what it is for; give a decoder a padding token."""
+    """Set the head's width and what it is for; give a decoder a padding token.
+
+    The architecture's class alone decides what is built: a class that the config names may have other heads (DeiT).
+    """
+    config.architectures = []
     if task.head:
         config.num_labels = 2 if problem == "span" else outputs
     if task.head and problem != "span":

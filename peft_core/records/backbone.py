@@ -112,7 +112,12 @@ class Backbone(Protocol):
 
     @property
     def image_tokens(self) -> int:
-        """Positions that one image takes, class token included."""
+        """Positions that one image takes, those beside its patches included."""
+        ...
+
+    @property
+    def passes(self) -> float:
+        """How often a layer runs in one forward, in the mean: above 1 only where layers share their weights."""
         ...
 
     @property
