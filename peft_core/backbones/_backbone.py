@@ -264,6 +264,8 @@ class TransformerBackbone:
         if self.problem == "span":
             answer = self.model(**batch)
             return torch.stack((answer.start_logits, answer.end_logits), dim=-1)
+        if self.architecture.reader and self.problem != "generation":
+            return self.model.get_submodule(self.architecture.reader)(self.features(batch))
         if self.head or self.problem == "generation" or "decoder_input_ids" in batch:
             return self.model(**batch).logits
         start = torch.full((len(batch["input_ids"]), 1), self.decoder_start_token, device=batch["input_ids"].device)

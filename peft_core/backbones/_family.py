@@ -50,8 +50,9 @@ class PrefixPattern:
     module: str
     after: Literal["attention", "cross_attention"] = "attention"
     form: Literal["interface", "projected"] = "interface"
+    query: str = "q"
+    """Name of the site that makes its queries."""
     key: str = "k"
-    """Name of the site that makes its keys."""
     value: str = "v"
     bias: str = ""
 
@@ -108,6 +109,9 @@ class Family:
     """Prefixes of the parameter names of the head for classification and regression, pooler included."""
     unused: tuple[str, ...] = ()
     """Starts of names in a pretrained file, without the body's prefix, that are no part of the body."""
+    reader: str = ""
+    """Path of the head where it is called on the features themselves; empty: transformers picks the token for it, by
+    token ids, so rows with end tokens within (BART) or as padding (LLaMA) would be refused or misread."""
     tasks: Mapping[Problem, TaskModel] = field(default_factory=dict)
     """The models for the other problems that the architecture can do."""
     encoder_decoder: bool = False
@@ -143,8 +147,10 @@ class Family:
 def prefix_place(
     pattern: PrefixPattern, stack: Stack, index: int, layer: int, sites: Mapping[str, Site], heads: int
 ) -> PrefixPlace:
-    """The place of a pattern in a layer of a stack, among the model's sites by name."""
-    key, value = (sites[f"{stack.name}.{index}.{name}"] for name in (pattern.key, pattern.value))
+    """The place of a pattern in a layer of a stack, among the model's sites by name. heads: of its queries."""
+    stem = f"{stack.name}.{index}."
+    query, key, value = (sites[stem + name] for name in (pattern.query, pattern.key, pattern.value))
+    groups = query.out_features // key.out_features
     return PrefixPlace(
         name=f"{stack.name}.{index}.{pattern.after}",
         module=pattern.module.format(layer=index),
@@ -152,7 +158,8 @@ def prefix_place(
         after=pattern.after,
         group=f"{stack.name}.{pattern.after}",
         form=pattern.form,
-        heads=heads,
+        heads=heads // groups,
+        groups=groups,
         width=key.out_features,
         key=key.module,
         value=value.module,

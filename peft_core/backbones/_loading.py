@@ -218,7 +218,7 @@ def _load_processor(folder: Path, family: Family, model_id: str) -> Any:
     if family.modality == "image":
         return ImageProcessor(processor)
     if processor.pad_token is None:
-        processor.pad_token = processor.eos_token
+        processor.pad_token = processor.eos_token or processor.unk_token or processor.bos_token
     return processor
 
 

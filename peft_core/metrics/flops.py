@@ -14,13 +14,17 @@ def adapter_flops_executed(counts: Iterable[TensorCount], passes: float = 1.0) -
     Args:
         passes: how often a layer runs in one forward (`Backbone.passes`).
     """
-    once = sum(count.extra_flops + 2 * count.rows * count.cols * count.copies * count.in_product for count in counts)
+    once = sum(count.extra_flops + _products(count, count.rows * count.cols * count.copies) for count in counts)
     return round(passes * once)
 
 
 def adapter_flops_nominal(counts: Iterable[TensorCount], passes: float = 1.0) -> int:
     """FLOPs per token and forward if only the masks' non-zeros were multiplied: the papers' figure."""
-    return round(passes * sum(count.extra_flops + 2 * count.multiplied * count.in_product for count in counts))
+    return round(passes * sum(count.extra_flops + _products(count, count.multiplied) for count in counts))
+
+
+def _products(count: TensorCount, values: int) -> int:
+    return 2 * values * count.readers if count.in_product else 0
 
 
 def backbone_flops(backbone: Backbone, width: int) -> int:

@@ -67,11 +67,14 @@ class PrefixPlace:
     """Equal attentions of one stack: their prefixes are one set."""
     form: Literal["interface", "projected"]
     heads: int
+    """Heads of keys."""
     width: int
     """Features of a key, all heads together."""
     key: str
     value: str
     bias: str
+    groups: int = 1
+    """Heads of queries that share a head of keys (grouped-query attention)."""
 
 
 @dataclass(frozen=True)
