@@ -12,6 +12,8 @@ from torch import nn
 from peft_core.backbones._catalog import task_for
 from peft_core.backbones._family import Family, PlacePattern, SitePattern, Stack, prefix_place
 from peft_core.backbones._generation import greedy, real_tokens
+from peft_core.backbones._generic import planned
+from peft_core.backbones._linear import is_linear, linear_shape
 from peft_core.records import (
     AdapterDefaults,
     AdapterPlace,
@@ -63,6 +65,7 @@ class TransformerBackbone:
         label_tokens: Sequence[int] | None = None,
     ) -> None:
         self.id = model_id
+        family = planned(family, model, problem, model_id)
         self.architecture = family
         self.family = family.name
         self.modality: Literal["text", "image"] = family.modality
@@ -309,16 +312,3 @@ class TransformerBackbone:
         if self.problem != "generation":
             raise InputError("problem", self.problem, "only a model that was loaded for generation writes answers")
         return greedy(self, batch, max_new_tokens)
-
-
-def is_linear(module: nn.Module) -> bool:
-    """True for nn.Linear and for transformers' Conv1D, which is a linear map with its weight as (in, out)."""
-    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
-
-
-def linear_shape(module: nn.Module) -> tuple[int, int, bool]:
-    """(in features, out features, transposed) of a linear map."""
-    weight = module.weight
-    assert isinstance(weight, torch.Tensor)
-    rows, columns = weight.shape
-    return (rows, columns, True) if type(module).__name__ == "Conv1D" else (columns, rows, False)

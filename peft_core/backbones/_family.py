@@ -99,7 +99,7 @@ class Family:
     """Values of ``model_type`` in config.json."""
     modality: Literal["text", "image"]
     auto_model: str
-    """Name of the transformers auto class that builds the model for classification and regression."""
+    """Name of the transformers auto class that builds the model for classification and regression; empty for none."""
     body: str
     """Path of the headless model; empty where the model is its own body."""
     stacks: tuple[Stack, ...]
@@ -118,7 +118,8 @@ class Family:
     pooling: Pooling = "first"
     default_sites: SiteSelection = "qv"
     adapter_defaults: AdapterDefaults = RELU
-    attention: Literal["sdpa", "eager"] = "sdpa"
+    attention: Literal["sdpa", "eager"] | None = "sdpa"
+    """Attention implementation; None: transformers' own choice."""
     hidden_field: str = "hidden_size"
     positions_field: str | None = "max_position_embeddings"
     """Config field with the number of positions; None for an architecture without a limit."""
@@ -134,7 +135,7 @@ class Family:
     def task(self, problem: Problem) -> TaskModel | None:
         """The model for a problem, None where the architecture cannot do it."""
         if problem in ("classification", "regression"):
-            return TaskModel(self.auto_model, self.head)
+            return TaskModel(self.auto_model, self.head) if self.auto_model else None
         return self.tasks.get(problem)
 
     def outside_body(self, name: str) -> bool:
