@@ -82,4 +82,26 @@ MINIATURES |= {
     },
     "deit": {"model_type": "deit", **ENCODER, "image_size": 16, "patch_size": 8},
 }
+
+GROUPED: dict[str, Any] = {**ENCODER, **TEXT, "num_key_value_heads": 2, "head_dim": 8, "pad_token_id": 0}
+
+MINIATURES |= {
+    "bart": {
+        "model_type": "bart",
+        **TEXT,
+        "d_model": 32,
+        "encoder_layers": 2,
+        "decoder_layers": 2,
+        "encoder_attention_heads": 4,
+        "decoder_attention_heads": 4,
+        "encoder_ffn_dim": 64,
+        "decoder_ffn_dim": 64,
+    },
+    "mt5": {**MINIATURES["t5"], "model_type": "mt5", "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
+    "llama": {"model_type": "llama", **GROUPED},
+    "mistral": {"model_type": "mistral", **GROUPED, "sliding_window": 5},
+    "qwen2": {"model_type": "qwen2", **GROUPED},
+    "qwen3": {"model_type": "qwen3", **GROUPED, "head_dim": 12},
+    "gemma": {"model_type": "gemma", **GROUPED, "num_key_value_heads": 1},
+}
 OTHERS = tuple(name for name in MINIATURES if name not in CORE)

@@ -111,9 +111,12 @@ class TransformerBackbone:
     def sites(self, selection: SiteSelection | None = None) -> tuple[Site, ...]:
         """Frozen maps that a weight update can be added to, layer by layer (None: the architecture's default set).
 
-        `all-linear` adds every other linear map of the body outside its embeddings, as role "other".
+        `all-linear` adds every other linear map of the body outside its embeddings, as role "other". With a generic
+        plan all maps are of that role; "six", the usual maps of a layer, are then all of them, and there is no "qv".
         """
         chosen = selection or self.default_sites
+        if chosen == "six" and not self._named_sites:
+            return self._other_sites
         named = tuple(site for site in self._named_sites if site.role in ROLES[chosen])
         return named + self._other_sites if chosen == "all-linear" else named
 

@@ -53,7 +53,7 @@ def chosen_sites(backbone: Backbone, selection: SiteSelection | None) -> tuple[S
     """
     sites = backbone.sites(selection)
     if not sites:
-        raise InputError("sites", selection, f"{backbone.id} has a generic plan, which knows all-linear alone")
+        raise InputError("sites", selection, f"{backbone.id} has a generic plan, which knows six and all-linear alone")
     return sites
 
 

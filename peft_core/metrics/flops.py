@@ -31,8 +31,8 @@ def backbone_flops(backbone: Backbone, width: int) -> int:
     """FLOPs of the frozen body per token and forward, estimated.
 
     Linear maps cost 2 in out, an attention block 4 width n (n: features of its queries). Embeddings, norms,
-    nonlinearities and DeBERTa's table of relative positions are left out; in an encoder-decoder every token is
-    counted as if it went through both stacks.
+    nonlinearities, DeBERTa's table of relative positions and a generic plan's attention are left out; in an
+    encoder-decoder every token is counted as if it went through both stacks.
 
     Args:
         backbone: where the maps are.
