@@ -40,7 +40,7 @@ def _entry(model: str, method: MethodSpec, reference: MethodSpec | None, tasks: 
     attached, config = attach_shape(model, method, tasks=tasks)
     backbone, counts = attached.backbone, _counts(attached)
     total = backbone.parameter_count()
-    nominal = adapter_flops_nominal(counts)
+    nominal = adapter_flops_nominal(counts, backbone.passes)
     yardstick = _yardstick(model, backbone, config, reference)
     updates = attached.updates()
     return {
@@ -57,7 +57,7 @@ def _entry(model: str, method: MethodSpec, reference: MethodSpec | None, tasks: 
         "inference_parameters": _added_at_inference(method, counts),
         "bit_level_storage_percent": bit_level_storage_percent(counts, total),
         "rank_bound": max((update.bound for update in updates), default=None),
-        "adapter_flops_executed": adapter_flops_executed(counts),
+        "adapter_flops_executed": adapter_flops_executed(counts, backbone.passes),
         "adapter_flops_nominal": nominal,
         "flops_vs_lora": nominal / yardstick if yardstick else None,
         "flops_reference": str(reference) if reference else "lora",
@@ -68,7 +68,7 @@ def _entry(model: str, method: MethodSpec, reference: MethodSpec | None, tasks: 
 def _yardstick(model: str, backbone: Backbone, config: MethodConfig, reference: MethodSpec | None) -> int | None:
     if reference is None:
         return lora_reference_flops(backbone, config)
-    return adapter_flops_nominal(_counts(attach_shape(model, reference)[0]))
+    return adapter_flops_nominal(_counts(attach_shape(model, reference)[0]), backbone.passes)
 
 
 def _counts(attached: Attached) -> list[TensorCount]:

@@ -12,6 +12,8 @@ from torch import nn
 from peft_core.backbones._catalog import task_for
 from peft_core.backbones._family import Family, PlacePattern, SitePattern, Stack, prefix_place
 from peft_core.backbones._generation import greedy, real_tokens
+from peft_core.backbones._generic import planned
+from peft_core.backbones._linear import is_linear, linear_shape
 from peft_core.records import (
     AdapterDefaults,
     AdapterPlace,
@@ -63,6 +65,7 @@ class TransformerBackbone:
         label_tokens: Sequence[int] | None = None,
     ) -> None:
         self.id = model_id
+        family = planned(family, model, problem, model_id)
         self.architecture = family
         self.family = family.name
         self.modality: Literal["text", "image"] = family.modality
@@ -91,20 +94,29 @@ class TransformerBackbone:
 
     @property
     def image_tokens(self) -> int:
-        """Positions an image takes, class token included; 0 for text."""
+        """Positions an image takes, those beside its patches included; 0 for text."""
         if self.modality == "text":
             return 0
         size, patch = self.config.image_size, self.config.patch_size
-        return (size // patch) ** 2 + 1
+        return (size // patch) ** 2 + self.architecture.special_tokens
+
+    @property
+    def passes(self) -> float:
+        """How often a layer runs in one forward, in the mean: above 1 only where layers share their weights."""
+        field = self.architecture.depth_field
+        return getattr(self.config, field) / self.layers if field else 1.0
 
     # --- places ---------------------------------------------------------------------------------------------
 
     def sites(self, selection: SiteSelection | None = None) -> tuple[Site, ...]:
         """Frozen maps that a weight update can be added to, layer by layer (None: the architecture's default set).
 
-        `all-linear` adds every other linear map of the body outside its embeddings, as role "other".
+        `all-linear` adds every other linear map of the body outside its embeddings, as role "other". With a generic
+        plan all maps are of that role; "six", the usual maps of a layer, are then all of them, and there is no "qv".
         """
         chosen = selection or self.default_sites
+        if chosen == "six" and not self._named_sites:
+            return self._other_sites
         named = tuple(site for site in self._named_sites if site.role in ROLES[chosen])
         return named + self._other_sites if chosen == "all-linear" else named
 
@@ -224,12 +236,18 @@ class TransformerBackbone:
     # --- forward --------------------------------------------------------------------------------------------
 
     def features(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """What the head reads, (rows, hidden): the first token of the last layer, for a decoder the last real token."""
+        """What the head reads, (rows, hidden): the first token of the last layer, for a decoder the last real token.
+
+        ModernBERT's config may say the mean over the real tokens instead.
+        """
         body = self.body
         if self.architecture.pooling == "encoder_first":
             body = body.get_encoder()  # type: ignore[operator]
             batch = {name: batch[name] for name in ("input_ids", "attention_mask") if name in batch}
         hidden = body(**batch).last_hidden_state
+        if self.architecture.pooling == "classifier_pooling" and self.config.classifier_pooling == "mean":
+            real = batch.get("attention_mask", torch.ones_like(batch["input_ids"])).unsqueeze(-1)
+            return (hidden * real).sum(dim=1) / real.sum(dim=1)
         if self.architecture.pooling != "last":
             return hidden[:, 0]
         rows = torch.arange(hidden.shape[0], device=hidden.device)
@@ -252,6 +270,8 @@ class TransformerBackbone:
         if self.problem == "span":
             answer = self.model(**batch)
             return torch.stack((answer.start_logits, answer.end_logits), dim=-1)
+        if self.architecture.reader and self.problem != "generation":
+            return self.model.get_submodule(self.architecture.reader)(self.features(batch))
         if self.head or self.problem == "generation" or "decoder_input_ids" in batch:
             return self.model(**batch).logits
         start = torch.full((len(batch["input_ids"]), 1), self.decoder_start_token, device=batch["input_ids"].device)
@@ -295,16 +315,3 @@ class TransformerBackbone:
         if self.problem != "generation":
             raise InputError("problem", self.problem, "only a model that was loaded for generation writes answers")
         return greedy(self, batch, max_new_tokens)
-
-
-def is_linear(module: nn.Module) -> bool:
-    """True for nn.Linear and for transformers' Conv1D, which is a linear map with its weight as (in, out)."""
-    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
-
-
-def linear_shape(module: nn.Module) -> tuple[int, int, bool]:
-    """(in features, out features, transposed) of a linear map."""
-    weight = module.weight
-    assert isinstance(weight, torch.Tensor)
-    rows, columns = weight.shape
-    return (rows, columns, True) if type(module).__name__ == "Conv1D" else (columns, rows, False)

@@ -109,16 +109,23 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def family_for(model_id: str, config: dict[str, Any]) -> Family:
-    """The family of a model's config.
+    """The family of a model's config; for one that only transformers knows, the generic plan.
 
     Raises:
-        InputError: the engine does not know the architecture.
+        InputError: nobody knows the architecture.
     """
-    family = family_of(config.get("model_type"))
+    kind = config.get("model_type")
+    family = family_of(kind)
+    if family is None and isinstance(kind, str):
+        from peft_core.backbones._generic import generic_family
+
+        family = generic_family(kind)
     if family is None:
-        kind = config.get("model_type")
-        allowed = f"its architecture {kind!r} is not supported; the supported ones are {known_architectures()}"
+        allowed = f"its architecture {kind!r} is not supported; those with every method are {known_architectures()}"
         raise InputError("model", model_id, allowed)
+    for field, value in family.required:
+        if config.get(field, value) != value:
+            raise InputError("model", model_id, f"its {field} is {config[field]!r}; only {value!r} is supported")
     return family
 
 
@@ -177,9 +184,10 @@ def _folder_info(folder: Path, origin: Literal["embedded", "local"]) -> ModelInf
 
 
 def _stored_parameters(folder: Path, family: Family) -> int | None:
-    """Values of the body in a folder's safetensors files, from their headers alone."""
+    """Values of the body in a folder's safetensors files, from their headers alone; None where head and body are not
+    told apart by name (the generic plan)."""
     files = sorted(folder.glob("*.safetensors"))
-    if not files:
+    if not files or not family.stacks:
         return None
     shapes: dict[str, list[int]] = {}
     for file in files:

@@ -16,7 +16,7 @@ from typing import Literal
 
 from peft_core.records import AdapterDefaults, PrefixPlace, Problem, Role, Site, SiteSelection
 
-Pooling = Literal["first", "last", "encoder_first"]
+Pooling = Literal["first", "last", "encoder_first", "classifier_pooling"]
 RELU = AdapterDefaults(nonlinearity="relu", std=0.02)
 
 
@@ -50,8 +50,9 @@ class PrefixPattern:
     module: str
     after: Literal["attention", "cross_attention"] = "attention"
     form: Literal["interface", "projected"] = "interface"
+    query: str = "q"
+    """Name of the site that makes its queries."""
     key: str = "k"
-    """Name of the site that makes its keys."""
     value: str = "v"
     bias: str = ""
 
@@ -98,7 +99,7 @@ class Family:
     """Values of ``model_type`` in config.json."""
     modality: Literal["text", "image"]
     auto_model: str
-    """Name of the transformers auto class that builds the model for classification and regression."""
+    """Name of the transformers auto class that builds the model for classification and regression; empty for none."""
     body: str
     """Path of the headless model; empty where the model is its own body."""
     stacks: tuple[Stack, ...]
@@ -108,23 +109,33 @@ class Family:
     """Prefixes of the parameter names of the head for classification and regression, pooler included."""
     unused: tuple[str, ...] = ()
     """Starts of names in a pretrained file, without the body's prefix, that are no part of the body."""
+    reader: str = ""
+    """Path of the head where it is called on the features themselves; empty: transformers picks the token for it, by
+    token ids, so rows with end tokens within (BART) or as padding (LLaMA) would be refused or misread."""
     tasks: Mapping[Problem, TaskModel] = field(default_factory=dict)
     """The models for the other problems that the architecture can do."""
     encoder_decoder: bool = False
     pooling: Pooling = "first"
     default_sites: SiteSelection = "qv"
     adapter_defaults: AdapterDefaults = RELU
-    attention: Literal["sdpa", "eager"] = "sdpa"
+    attention: Literal["sdpa", "eager"] | None = "sdpa"
+    """Attention implementation; None: transformers' own choice."""
     hidden_field: str = "hidden_size"
     positions_field: str | None = "max_position_embeddings"
     """Config field with the number of positions; None for an architecture without a limit."""
     positions_reserved: int = 0
     """Positions that no token can have (RoBERTa counts from padding_idx + 1)."""
+    special_tokens: int = 1
+    """Positions of an image beside its patches."""
+    depth_field: str = ""
+    """Config field with the number of layers that run, where layers share their weights; empty: they do not."""
+    required: tuple[tuple[str, object], ...] = ()
+    """Config fields and the one value of each that the paths fit."""
 
     def task(self, problem: Problem) -> TaskModel | None:
         """The model for a problem, None where the architecture cannot do it."""
         if problem in ("classification", "regression"):
-            return TaskModel(self.auto_model, self.head)
+            return TaskModel(self.auto_model, self.head) if self.auto_model else None
         return self.tasks.get(problem)
 
     def outside_body(self, name: str) -> bool:
@@ -137,8 +148,10 @@ class Family:
 def prefix_place(
     pattern: PrefixPattern, stack: Stack, index: int, layer: int, sites: Mapping[str, Site], heads: int
 ) -> PrefixPlace:
-    """The place of a pattern in a layer of a stack, among the model's sites by name."""
-    key, value = (sites[f"{stack.name}.{index}.{name}"] for name in (pattern.key, pattern.value))
+    """The place of a pattern in a layer of a stack, among the model's sites by name. heads: of its queries."""
+    stem = f"{stack.name}.{index}."
+    query, key, value = (sites[stem + name] for name in (pattern.query, pattern.key, pattern.value))
+    groups = query.out_features // key.out_features
     return PrefixPlace(
         name=f"{stack.name}.{index}.{pattern.after}",
         module=pattern.module.format(layer=index),
@@ -146,7 +159,8 @@ def prefix_place(
         after=pattern.after,
         group=f"{stack.name}.{pattern.after}",
         form=pattern.form,
-        heads=heads,
+        heads=heads // groups,
+        groups=groups,
         width=key.out_features,
         key=key.module,
         value=value.module,

@@ -47,6 +47,7 @@ def load_backbone(
             files cannot be read.
     """
     from peft_core.backbones._backbone import TransformerBackbone
+    from peft_core.backbones._generic import planned
 
     folder = model_folder(model_id)
     config = read_config(folder)
@@ -55,8 +56,12 @@ def load_backbone(
     with _quiet():
         model_config = _model_config(config, model_id)
         processor = _load_processor(folder, family, model_id)
-        _prepare(model_config, task, outputs, problem, processor)
-        model = _load_weights(folder, family, task, model_config, model_id)
+        _prepare(model_config, outputs, problem, processor)
+        model, absent = _load_weights(folder, family, task, model_config, model_id)
+        family = planned(family, model, problem, model_id)
+    head = task_for(model_id, family, problem).head
+    _check_body(absent, head, model_id)
+    words = not head and problem != "generation"
     backbone = TransformerBackbone(
         model_id,
         family,
@@ -65,15 +70,11 @@ def load_backbone(
         max_length=_max_length(position_limit(family, config), processor),
         outputs=outputs,
         problem=problem,
-        label_tokens=_label_tokens(model_id, processor, problem, labels) if _answers_in_words(task, problem) else None,
+        label_tokens=_label_tokens(model_id, processor, problem, labels) if words else None,
     )
     load_head(backbone, initial_head(backbone, 0))
     backbone.model.to(device)
     return backbone
-
-
-def _answers_in_words(task: TaskModel, problem: Problem) -> bool:
-    return not task.head and problem != "generation"
 
 
 def label_tokens(backbone: TransformerBackbone, problem: Problem, labels: Sequence[str] | None) -> list[int]:
@@ -112,7 +113,7 @@ def meta_backbone(model_id: str, outputs: int = 2, problem: Problem = "classific
     task = task_for(model_id, family, problem)
     with _quiet(), torch.device("meta"):
         model_config = _model_config(config, model_id)
-        _prepare(model_config, task, outputs, problem, None)
+        _prepare(model_config, outputs, problem, None)
         model = getattr(transformers, task.auto_model).from_config(model_config, dtype=torch.float32)
     return TransformerBackbone(
         model_id, family, model, max_length=position_limit(family, config), outputs=outputs, problem=problem
@@ -120,7 +121,7 @@ def meta_backbone(model_id: str, outputs: int = 2, problem: Problem = "classific
 
 
 def initial_head(backbone: TransformerBackbone, seed: int) -> dict[str, torch.Tensor]:
-    """First values of the task head: weights N(0, 0.02²), zero biases.
+    """First values of the task head: matrices N(0, 0.02²), zero biases, norms that scale by one.
 
     Keyed by seed and parameter name, so they depend neither on what was drawn before nor on the backbone's device.
 
@@ -133,7 +134,7 @@ def initial_head(backbone: TransformerBackbone, seed: int) -> dict[str, torch.Te
     for name in backbone.head_parameters():
         shape = backbone.model.get_parameter(name).shape
         if len(shape) < 2:
-            values[name] = torch.zeros(shape)
+            values[name] = torch.ones(shape) if name.endswith(".weight") else torch.zeros(shape)
             continue
         digest = hashlib.sha256(f"head\0{seed}\0{name}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:8]) >> 1)
@@ -173,11 +174,15 @@ def _first_line(error: Exception) -> str:
     return lines[0].strip().rstrip(".:") if lines else type(error).__name__
 
 
-def _load_weights(folder: Path, family: Family, task: TaskModel, config: Any, model_id: str) -> torch.nn.Module:
-    """The model in float32. The random head that transformers draws leaves torch's global generator as it was.
+def _load_weights(
+    folder: Path, family: Family, task: TaskModel, config: Any, model_id: str
+) -> tuple[torch.nn.Module, list[str]]:
+    """The model in float32, and the parameters that its files do not have in this shape.
+
+    The random head that transformers draws leaves torch's global generator as it was.
 
     Raises:
-        InputError: no safetensors file, one that cannot be read, or one without the whole body.
+        InputError: no safetensors file, or one that cannot be read.
     """
     import safetensors
     import torch
@@ -199,13 +204,16 @@ def _load_weights(folder: Path, family: Family, task: TaskModel, config: Any, mo
             )
         except (OSError, ValueError, safetensors.SafetensorError) as error:
             raise InputError("model", model_id, f"its weights cannot be read: {_first_line(error)}") from error
-    absent = [*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])]
-    body = sorted(name for name in absent if not name.startswith(task.head))
+    return model, [*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])]
+
+
+def _check_body(absent: list[str], head: tuple[str, ...], model_id: str) -> None:
+    """Refuses weights without the whole body: InputError."""
+    body = sorted(name for name in absent if not name.startswith(head))
     if body:
         raise InputError(
             "model", model_id, f"its weights do not fit its config.json: {body[0]} is absent or of another size"
         )
-    return model
 
 
 def _load_processor(folder: Path, family: Family, model_id: str) -> Any:
@@ -222,15 +230,20 @@ def _load_processor(folder: Path, family: Family, model_id: str) -> Any:
     if family.modality == "image":
         return ImageProcessor(processor)
     if processor.pad_token is None:
-        processor.pad_token = processor.eos_token
+        processor.pad_token = processor.eos_token or processor.unk_token or processor.bos_token
     return processor
 
 
-def _prepare(config: Any, task: TaskModel, outputs: int, problem: Problem, processor: Any) -> None:
-    """Set the head's width and what it is for; give a decoder a padding token."""
-    if task.head:
-        config.num_labels = 2 if problem == "span" else outputs
-    if task.head and problem != "span":
+def _prepare(config: Any, outputs: int, problem: Problem, processor: Any) -> None:
+    """Set the head's width and what it is for; give a decoder a padding token.
+
+    The architecture's class alone decides what is built: a class that the config names may have other heads (DeiT).
+    """
+    config.architectures = []
+    if problem == "span":
+        config.num_labels = 2
+    elif problem != "generation":
+        config.num_labels = outputs
         config.problem_type = "regression" if problem == "regression" else "single_label_classification"
     if getattr(config, "pad_token_id", None) is None and getattr(processor, "pad_token_id", None) is not None:
         config.pad_token_id = processor.pad_token_id

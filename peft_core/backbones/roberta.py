@@ -1,4 +1,4 @@
-"""RoBERTa (post-LN encoder): Liu et al. 2019, arXiv 1907.11692."""
+"""RoBERTa (post-LN encoder): Liu et al. 2019, arXiv 1907.11692; XLM-R (Conneau et al. 2020) differs in size alone."""
 
 from peft_core.backbones._family import SPAN, Family, PlacePattern, PrefixPattern, SitePattern, Stack
 
@@ -6,7 +6,7 @@ LAYER = "roberta.encoder.layer.{layer}."
 
 FAMILY = Family(
     name="roberta",
-    model_types=("roberta",),
+    model_types=("roberta", "xlm-roberta"),
     modality="text",
     auto_model="AutoModelForSequenceClassification",
     body="roberta",

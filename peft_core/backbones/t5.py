@@ -1,4 +1,6 @@
-"""T5 (pre-LN encoder-decoder): Raffel et al. 2020, arXiv 1910.10683. Adapter defaults: ProPETL's T5 runs.
+"""T5 (pre-LN encoder-decoder): Raffel et al. 2020, arXiv 1910.10683; and mT5: Xue et al. 2021, arXiv 2010.11934.
+
+Adapter defaults: ProPETL's T5 runs.
 
 Layers are numbered through: encoder first, then decoder. Pfeiffer adapters sit in both, 2L places. Houlsby adapters
 leave the cross-attention out. There is no task head: the model writes its answer through the embedding.
@@ -28,7 +30,7 @@ def _feed_forward(module: str) -> tuple[SitePattern, ...]:
 
 FAMILY = Family(
     name="t5",
-    model_types=("t5",),
+    model_types=("t5", "mt5"),
     modality="text",
     auto_model="AutoModelForSeq2SeqLM",
     body="",
@@ -59,7 +61,9 @@ FAMILY = Family(
             ),
             prefixes=(
                 PrefixPattern(DECODER + "0.SelfAttention"),
-                PrefixPattern(DECODER + "1.EncDecAttention", "cross_attention", key="cross_k", value="cross_v"),
+                PrefixPattern(
+                    DECODER + "1.EncDecAttention", "cross_attention", query="cross_q", key="cross_k", value="cross_v"
+                ),
             ),
             attentions=2,
         ),

@@ -45,6 +45,18 @@ class LowRankConfig(MethodConfig):
         return alpha / (self.rank**0.5 if self.use_rslora else self.rank)
 
 
+def chosen_sites(backbone: Backbone, selection: SiteSelection | None) -> tuple[Site, ...]:
+    """The sites of a selection.
+
+    Raises:
+        InputError: the backbone has no map of these roles.
+    """
+    sites = backbone.sites(selection)
+    if not sites:
+        raise InputError("sites", selection, f"{backbone.id} has a generic plan, which knows six and all-linear alone")
+    return sites
+
+
 class BoostableConfig(LowRankConfig):
     """Options of a low-rank method that CapaBoost can go over."""
 

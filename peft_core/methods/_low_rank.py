@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from peft_core.methods._contract import Attached, LowRankConfig, WeightUpdate
+from peft_core.methods._contract import Attached, LowRankConfig, WeightUpdate, chosen_sites
 from peft_core.methods._masks import BoostConfig, transform
 from peft_core.methods._modules import KeyedDropout, LowRank, inverse_root, kaiming, keyed_generator
 from peft_core.records import Backbone, InputError, Site
@@ -45,7 +45,7 @@ def attach_low_rank(
     """
     attached = Attached(backbone, generator.initial_seed())
     modules: dict[str, tuple[Site, LowRank]] = {}
-    for site in backbone.sites(config.sites):
+    for site in chosen_sites(backbone, config.sites):
         module = _module(site, config, attached.seed, boost, start)
         attached.add_at_site(site, module)
         attached.add_tensor(site.name, "A", module.mask_A, site.name, in_product=True, kept=module.kept_a)

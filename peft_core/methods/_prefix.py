@@ -87,7 +87,7 @@ def attach_flat(
         prefix = _flat(attached, place, length, boost)
         put(attached, place, prefix)
         for role, mask in (("P_K", prefix.mask_K), ("P_V", prefix.mask_V)):
-            attached.add_tensor(place.name, role, mask, place.name, in_product=True)
+            attached.add_tensor(place.name, role, mask, place.name, in_product=True, differs={"readers": place.groups})
     bound = length if boost is None or boost.masks == "same" else boost.d * length
     attached.updates = partial(linear_maps, attached, bound)
     return attached
@@ -201,6 +201,7 @@ def _stored(place: PrefixPlace, role: str, rows: int, cols: int) -> TensorCount:
         multiplied=size,
         stored=size,
         nominal_stored=float(size),
+        readers=place.groups,
     )
 
 

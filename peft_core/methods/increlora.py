@@ -31,7 +31,7 @@ import torch
 from pydantic import Field
 
 from peft_core.methods._components import GrowingTriples, masks_of, triple_counts
-from peft_core.methods._contract import Attached, Method, MethodConfig, WeightUpdate
+from peft_core.methods._contract import Attached, Method, MethodConfig, WeightUpdate, chosen_sites
 from peft_core.methods._growth import GrowthPlan
 from peft_core.methods._masks import BoostConfig
 from peft_core.methods._modules import KeyedDropout
@@ -74,7 +74,7 @@ def attach(backbone: Backbone, config: Config, generator: torch.Generator) -> At
     if config.boost and config.boost.n_of_m:
         raise InputError("boost.masks", config.boost.masks, "B grows column by column; take random, same or dropout")
     attached = Attached(backbone, generator.initial_seed())
-    sites = backbone.sites(config.sites)
+    sites = chosen_sites(backbone, config.sites)
     for site in sites:
         largest = min(site.in_features, site.out_features)
         if config.target_rank > largest:

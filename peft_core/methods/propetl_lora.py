@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from pydantic import Field
 
-from peft_core.methods._contract import Attached, LowRankConfig, Method, WeightUpdate
+from peft_core.methods._contract import Attached, LowRankConfig, Method, WeightUpdate, chosen_sites
 from peft_core.methods._modules import KeyedDropout, LowRank, inverse_root, kaiming, keyed_generator
 from peft_core.methods._propetl import Builder, PropetlConfig, Prototype
 from peft_core.records import Backbone, InputError, Site
@@ -33,7 +33,7 @@ def attach(backbone: Backbone, config: Config, generator: torch.Generator) -> At
         InputError: a rank above the smaller side of an adapted map.
     """
     builder = Builder(backbone, config, generator.initial_seed())
-    sites = backbone.sites(config.sites)
+    sites = chosen_sites(backbone, config.sites)
     pairs = [(site, _pair(site, group, config, builder)) for site, group in zip(sites, _groups(sites), strict=True)]
     attached = builder.finish()
     attached.updates = lambda: [_update(site, pair, config.rank) for site, pair in pairs]

@@ -8,22 +8,31 @@ from peft_core.metrics.parameters import TensorCount
 from peft_core.records import Backbone
 
 
-def adapter_flops_executed(counts: Iterable[TensorCount]) -> int:
-    """FLOPs per token and forward as run: dense products, once for every masked copy."""
-    return sum(count.extra_flops + 2 * count.rows * count.cols * count.copies * count.in_product for count in counts)
+def adapter_flops_executed(counts: Iterable[TensorCount], passes: float = 1.0) -> int:
+    """FLOPs per token and forward as run: dense products, once for every masked copy.
+
+    Args:
+        passes: how often a layer runs in one forward (`Backbone.passes`).
+    """
+    once = sum(count.extra_flops + _products(count, count.rows * count.cols * count.copies) for count in counts)
+    return round(passes * once)
 
 
-def adapter_flops_nominal(counts: Iterable[TensorCount]) -> int:
+def adapter_flops_nominal(counts: Iterable[TensorCount], passes: float = 1.0) -> int:
     """FLOPs per token and forward if only the masks' non-zeros were multiplied: the papers' figure."""
-    return sum(count.extra_flops + 2 * count.multiplied * count.in_product for count in counts)
+    return round(passes * sum(count.extra_flops + _products(count, count.multiplied) for count in counts))
+
+
+def _products(count: TensorCount, values: int) -> int:
+    return 2 * values * count.readers if count.in_product else 0
 
 
 def backbone_flops(backbone: Backbone, width: int) -> int:
     """FLOPs of the frozen body per token and forward, estimated.
 
     Linear maps cost 2 in out, an attention block 4 width n (n: features of its queries). Embeddings, norms,
-    nonlinearities and DeBERTa's table of relative positions are left out; in an encoder-decoder every token is
-    counted as if it went through both stacks.
+    nonlinearities, DeBERTa's table of relative positions and a generic plan's attention are left out; in an
+    encoder-decoder every token is counted as if it went through both stacks.
 
     Args:
         backbone: where the maps are.
@@ -31,7 +40,7 @@ def backbone_flops(backbone: Backbone, width: int) -> int:
     """
     linear = sum(2 * site.in_features * site.out_features for site in backbone.sites("all-linear"))
     queries = sum(site.out_features for site in backbone.sites("qv") if site.role == "q")
-    return linear + 4 * width * queries
+    return round(backbone.passes * (linear + 4 * width * queries))
 
 
 def extra_token_flops(backbone: Backbone, layer: int, extra: int) -> int:

@@ -23,6 +23,7 @@ class TensorCount:
     all of one that others make. nominal_stored: the same by formula, where that is not nominal_kept.
     stored_bits: bits of one stored value (a binary mask: 1). seed_bits: bits of the seed that makes the masks again;
     one seed serves a whole method. in_product: True for a matrix that multiplies every token.
+    readers: heads of queries that a prefix's value meets, each a product (grouped-query attention).
     extra_flops: FLOPs per token and forward that it costs in other ways than as a product.
     """
 
@@ -39,6 +40,7 @@ class TensorCount:
     stored_bits: int = FLOAT_BITS
     seed_bits: int = 0
     in_product: bool = True
+    readers: int = 1
     extra_flops: int = 0
     stored: int | None = None
     nominal_stored: float | None = None

@@ -67,11 +67,14 @@ class PrefixPlace:
     """Equal attentions of one stack: their prefixes are one set."""
     form: Literal["interface", "projected"]
     heads: int
+    """Heads of keys."""
     width: int
     """Features of a key, all heads together."""
     key: str
     value: str
     bias: str
+    groups: int = 1
+    """Heads of queries that share a head of keys (grouped-query attention)."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,12 @@ class Backbone(Protocol):
 
     @property
     def image_tokens(self) -> int:
-        """Positions that one image takes, class token included."""
+        """Positions that one image takes, those beside its patches included."""
+        ...
+
+    @property
+    def passes(self) -> float:
+        """How often a layer runs in one forward, in the mean: above 1 only where layers share their weights."""
         ...
 
     @property

@@ -220,7 +220,8 @@ def _result(run: Run, base: float | None) -> RunResult:
     scores = next(scores for at, scores in reversed(run.evaluations) if at == step)
     adapter_bytes, head_bytes = save_adapter(run.folder / "adapter", run.spec, run.config, run.attached)
     trainable = run.attached.active_parameters()
-    nominal = adapter_flops_nominal(counts)
+    passes = run.attached.backbone.passes
+    nominal = adapter_flops_nominal(counts, passes)
     reference = lora_reference_flops(run.attached.backbone, run.config)
     timed = run.step_times[TIMED_FROM:] or run.step_times
     return RunResult(
@@ -235,7 +236,7 @@ def _result(run: Run, base: float | None) -> RunResult:
         stored_bytes=adapter_bytes,
         head_bytes=head_bytes,
         rank=summarize_ranks(layer_ranks(run.attached, run.task_ids)[1]),
-        adapter_flops_executed=adapter_flops_executed(counts),
+        adapter_flops_executed=adapter_flops_executed(counts, passes),
         adapter_flops_nominal=nominal,
         flops_vs_lora=nominal / reference if reference else None,
         seconds=run.seconds,

@@ -288,9 +288,10 @@ def _account(run: Run, seconds: float, tokens: int, width: int) -> None:
     """Adds a step's time and FLOPs. The adapter's training costs three times its forward (METHODS.md, FLOPs)."""
     run.seconds += seconds
     run.step_times.append(seconds)
-    executed = 3 * tokens * adapter_flops_executed(run.attached.counts)
+    counts, passes = run.attached.counts, run.attached.backbone.passes
+    executed = 3 * tokens * adapter_flops_executed(counts, passes)
     run.executed += executed
-    run.nominal += 3 * tokens * adapter_flops_nominal(run.attached.counts)
+    run.nominal += 3 * tokens * adapter_flops_nominal(counts, passes)
     run.flops += executed + training_flops(run.attached.backbone, tokens, width, run.attached.trains_matrices)
 
 

@@ -18,4 +18,5 @@ def lora_reference_flops(backbone: Backbone, config: MethodConfig) -> int | None
     size = size_of(config)
     if size is None:
         return None
-    return sum(2 * size * (site.in_features + site.out_features) for site in backbone.sites(None))
+    once = sum(2 * size * (site.in_features + site.out_features) for site in backbone.sites(None))
+    return round(backbone.passes * once)

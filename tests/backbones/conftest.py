@@ -12,9 +12,9 @@ import transformers
 
 from peft_core.backbones._backbone import TransformerBackbone
 from tests.conftest import miniature as random_backbone
-from tests.miniatures import CORE, MINIATURES
+from tests.miniatures import MINIATURES
 
-NAMES = CORE
+NAMES = tuple(MINIATURES)
 
 
 def make_config(name: str) -> Any:

@@ -9,6 +9,11 @@ from torch import nn
 
 from peft_core.backbones._backbone import TransformerBackbone, is_linear
 from peft_core.records import Site
+from tests.miniatures import MINIATURES
+
+OUTSIDE = {"classifier", "pre_classifier", "pooler", "head", "score", "lm_head"}
+OUTSIDE |= {"embeddings_project", "embedding_hidden_mapping_in"}
+"""Parts of the names of linear maps before the first layer and behind the last."""
 
 
 @torch.no_grad()
@@ -28,15 +33,16 @@ def test_a_hook_at_every_site_sees_its_features(
     for site in miniature.sites("all-linear"):
         miniature.model.get_submodule(site.module).register_forward_hook(record(site))
     miniature.logits(batch_for(miniature))
-    twice = {"q", "k"} if miniature.family == "deberta_v2" else set()
-    assert seen == {site.name: 1 + (site.role in twice) for site in miniature.sites("all-linear")}
+    twice = {"deberta_v2": {"q", "k"}, "albert": {site.role for site in miniature.sites("six")}}
+    expected = {site.name: 1 + (site.role in twice.get(miniature.family, ())) for site in miniature.sites("all-linear")}
+    assert seen == expected
 
 
 @torch.no_grad()
 def test_an_update_hooked_to_a_site_equals_one_merged_into_its_weight(
     miniature: TransformerBackbone, batch_for: Callable[..., dict[str, torch.Tensor]]
 ) -> None:
-    """DeBERTa's query and key maps run twice, so this holds only where both uses are updated."""
+    """DeBERTa's query and key maps and ALBERT's layers run twice, so this holds only where both uses are updated."""
     batch = batch_for(miniature)
     generator = torch.Generator().manual_seed(5)
     for site in miniature.sites("six"):
@@ -97,26 +103,42 @@ class Tap:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("family", ["roberta", "bert", "deberta_v2"])
+@pytest.mark.parametrize(
+    ("family", "first_norm"),
+    [
+        ("roberta", "attention.output.LayerNorm"),
+        ("xlm_roberta", "attention.output.LayerNorm"),
+        ("bert", "attention.output.LayerNorm"),
+        ("deberta_v2", "attention.output.LayerNorm"),
+        ("electra", "attention.output.LayerNorm"),
+        ("distilbert", "sa_layer_norm"),
+        ("albert", "albert_layers.0.attention.LayerNorm"),
+    ],
+)
 def test_post_norm_families_add_the_sublayer_to_its_residual_input(
-    build: Callable[[str], TransformerBackbone], batch_for: Callable[..., dict[str, torch.Tensor]], family: str
+    build: Callable[[str], TransformerBackbone],
+    batch_for: Callable[..., dict[str, torch.Tensor]],
+    family: str,
+    first_norm: str,
 ) -> None:
     """With dropout on: a sublayer place gives z after dropout, so the LayerNorm after it gets exactly z + x."""
     backbone = build(family)
     backbone.model.train()
     after_attention, after_ffn = backbone.adapter_places("houlsby")[:2]
     norm = backbone.adapter_places("pfeiffer")[0]
-    first_norm = after_attention.module.replace("dropout", "LayerNorm")
-    tap = Tap(backbone.model, (after_attention.module, after_ffn.module, norm.module, first_norm))
+    layer = f"{backbone.architecture.stacks[0].layers}.0"
+    first_norm = f"{layer}.{first_norm}"
+    tap = Tap(backbone.model, (layer, after_attention.module, after_ffn.module, norm.module, first_norm))
     torch.manual_seed(0)
     backbone.logits(batch_for(backbone))
     assert (after_attention.after, after_ffn.after) == ("attention", "ffn")
     assert {after_attention.form, after_ffn.form} == {"sublayer"} and norm.form == "post_norm"
+    assert torch.equal(tap.entered[first_norm], tap.left[after_attention.module] + tap.entered[layer])
     assert torch.equal(tap.entered[norm.module], tap.left[after_ffn.module] + tap.left[first_norm])
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("family", ["vit", "gpt2", "t5"])
+@pytest.mark.parametrize("family", ["vit", "gpt2", "t5", "modernbert", "deit"])
 def test_pre_norm_families_sum_their_sublayers_onto_the_layers_input(
     build: Callable[[str], TransformerBackbone], batch_for: Callable[..., dict[str, torch.Tensor]], family: str
 ) -> None:
@@ -147,7 +169,12 @@ def test_pre_norm_families_sum_their_sublayers_onto_the_layers_input(
             "deberta_v2",
             "self.query_proj self.key_proj self.value_proj attention.output.dense intermediate.dense 1.output.dense",
         ),
+        ("xlm_roberta", "self.query self.key self.value attention.output.dense intermediate.dense 1.output.dense"),
+        ("distilbert", "q_lin k_lin v_lin out_lin ffn.lin1 ffn.lin2"),
+        ("electra", "self.query self.key self.value attention.output.dense intermediate.dense 1.output.dense"),
+        ("albert", "attention.query attention.key attention.value attention.dense 0.ffn 0.ffn_output"),
         ("vit", "q_proj k_proj v_proj o_proj mlp.fc1 mlp.fc2"),
+        ("deit", "q_proj k_proj v_proj o_proj mlp.fc1 mlp.fc2"),
         ("gpt2", "c_attn c_attn c_attn attn.c_proj mlp.c_fc mlp.c_proj"),
         ("t5", "SelfAttention.q SelfAttention.k SelfAttention.v SelfAttention.o wi wo"),
     ],
@@ -158,9 +185,30 @@ def test_roles_name_the_right_modules(build: Callable[[str], TransformerBackbone
     assert all(site.module.endswith(end) for site, end in zip(sites, expected.split(), strict=True))
 
 
+def test_fused_maps_of_modernbert_are_sites_apart(build: Callable[[str], TransformerBackbone]) -> None:
+    sites = [site for site in build("modernbert").sites("six") if site.layer == 1]
+    assert [site.name for site in sites] == [
+        f"layer.1.{name}" for name in ("q", "k", "v", "o", "ffn_gate", "ffn_in", "ffn_out")
+    ]
+    assert [site.offset for site in sites] == [0, 32, 64, 0, 0, 64, 0]
+    ends = ["attn.Wqkv"] * 3 + ["attn.Wo"] + ["mlp.Wi"] * 2 + ["mlp.Wo"]
+    assert all(site.module == f"model.layers.1.{end}" for site, end in zip(sites, ends, strict=True))
+
+
+@torch.no_grad()
+def test_the_gate_of_modernbert_is_the_half_that_is_activated(build: Callable[[str], TransformerBackbone]) -> None:
+    backbone = build("modernbert")
+    gate = next(site for site in backbone.sites("six") if site.name == "layer.0.ffn_gate")
+    mlp = backbone.model.get_submodule("model.layers.0.mlp")
+    x = torch.randn(2, 3, 32, generator=torch.Generator().manual_seed(0))
+    whole = mlp.Wi(x)
+    halves = whole[..., gate.offset : gate.offset + gate.out_features], whole[..., gate.out_features :]
+    torch.testing.assert_close(mlp(x), mlp.Wo(torch.nn.functional.gelu(halves[0]) * halves[1]))
+
+
 def test_all_linear_covers_every_map_between_embeddings_and_head(miniature: TransformerBackbone) -> None:
     body = {name for name, module in miniature.model.named_modules() if is_linear(module)}
-    outside = {name for name in body if {"classifier", "pooler", "score", "lm_head"} & set(name.split("."))}
+    outside = {name for name in body if set(name.split(".")) & OUTSIDE}
     assert {site.module for site in miniature.sites("all-linear")} == body - outside
 
 
@@ -202,6 +250,12 @@ def test_gated_t5_has_both_input_maps() -> None:
         ("bert", lambda model, features: model.classifier(model.bert.pooler(features.unsqueeze(1)))),
         ("roberta", lambda model, features: model.classifier(features.unsqueeze(1))),
         ("deberta_v2", lambda model, features: model.classifier(model.pooler(features.unsqueeze(1)))),
+        ("xlm_roberta", lambda model, features: model.classifier(features.unsqueeze(1))),
+        ("distilbert", lambda model, features: model.classifier(model.pre_classifier(features).relu())),
+        ("electra", lambda model, features: model.classifier(features.unsqueeze(1))),
+        ("albert", lambda model, features: model.classifier(model.albert.pooler(features).tanh())),
+        ("modernbert", lambda model, features: model.classifier(model.head(features))),
+        ("deit", lambda model, features: model.classifier(features)),
         ("vit", lambda model, features: model.classifier(features)),
         ("gpt2", lambda model, features: model.score(features)),
     ],
@@ -218,7 +272,20 @@ def test_features_are_what_the_head_reads(
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("family", ["roberta", "bert", "deberta_v2", "gpt2", "t5"])
+def test_modernbert_reads_the_first_token_or_the_mean_as_its_config_says(
+    build: Callable[[str], TransformerBackbone], batch_for: Callable[..., dict[str, torch.Tensor]]
+) -> None:
+    backbone = build("modernbert")
+    batch = batch_for(backbone)
+    hidden = backbone.body(**batch).last_hidden_state
+    for pooling, expected in (("mean", hidden.mean(dim=1)), ("cls", hidden[:, 0])):
+        backbone.config.classifier_pooling = pooling
+        torch.testing.assert_close(backbone.features(batch), expected)
+        torch.testing.assert_close(backbone.model.classifier(backbone.model.head(expected)), backbone.logits(batch))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", [name for name in MINIATURES if "image_size" not in MINIATURES[name]])
 def test_padding_changes_nothing(
     build: Callable[[str], TransformerBackbone], batch_for: Callable[..., dict[str, torch.Tensor]], family: str
 ) -> None:
@@ -241,4 +308,6 @@ def test_everything_is_frozen_and_in_evaluation_mode(miniature: TransformerBackb
 
 def test_image_tokens_count_the_class_token(build: Callable[[str], TransformerBackbone]) -> None:
     assert build("vit").image_tokens == 5
+    assert build("deit").image_tokens == 6
+    assert build("deit").body.embeddings.position_embeddings.shape[1] == 6
     assert build("roberta").image_tokens == 0

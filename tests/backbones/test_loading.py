@@ -110,8 +110,8 @@ def test_broken_folders_are_explained(vit_folder: Path, tmp_path_factory: pytest
     def write(**changes: object) -> None:
         (vit_folder / "config.json").write_text(json.dumps(config | changes))
 
-    write(model_type="mamba")
-    assert "'mamba' is not supported" in refusal()
+    write(model_type="no-such-architecture")
+    assert "'no-such-architecture' is not supported" in refusal()
     write(hidden_size="many")
     assert "its config.json cannot be used" in refusal()
     write(intermediate_size=48)

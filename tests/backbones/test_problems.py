@@ -11,51 +11,36 @@ import transformers
 
 from peft_core.backbones import initial_head, load_backbone, meta_backbone
 from peft_core.backbones._backbone import TransformerBackbone
-from peft_core.backbones._family import families
 from peft_core.methods import get_method, resolve
 from peft_core.records import InputError, MethodSpec
+from tests.conftest import miniature
 
-CONFIGS = {
-    "roberta": {"vocab_size": 40, "max_position_embeddings": 24, "pad_token_id": 1, "type_vocab_size": 1},
-    "deberta_v2": {
-        "vocab_size": 40,
-        "max_position_embeddings": 24,
-        "relative_attention": True,
-        "position_buckets": 8,
-        "norm_rel_ebd": "layer_norm",
-        "share_att_key": True,
-        "pos_att_type": ["p2c", "c2p"],
-        "position_biased_input": False,
-        "type_vocab_size": 0,
-        "pooler_hidden_size": 16,
-    },
-    "gpt2": {"vocab_size": 40, "n_positions": 24, "n_embd": 16, "n_layer": 2, "n_head": 2, "pad_token_id": 0},
-    "t5": {"vocab_size": 40, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2},
-}
-CONFIGS["gpt2"] |= {"eos_token_id": 3}
-CONFIGS["t5"] |= {"eos_token_id": 3, "tie_word_embeddings": True, "decoder_start_token_id": 0}
-ENCODER = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-WRITERS = ("gpt2", "t5")
+DECODERS = ("gpt2", "llama", "mistral", "qwen2", "qwen3", "gemma")
+WRITERS = (*DECODERS, "t5", "mt5", "bart")
 METHODS = (None, "lora:rank=4,sites=six", "prefix:length=3,reparametrize=false", "adapter_pfeiffer:bottleneck=4")
+END = 3
 
 
 def backbone_for(name: str, problem: str) -> TransformerBackbone:
     """A random model with weights large enough for its answers to differ."""
-    family = next(entry for entry in families() if entry.name == name)
-    common = ENCODER if name in ("roberta", "deberta_v2") else {}
-    config = transformers.AutoConfig.for_model(family.model_types[0], **common, **CONFIGS[name], num_labels=2)
-    torch.manual_seed(0)
-    auto = getattr(transformers, family.task(problem).auto_model)
-    model = auto.from_config(config, attn_implementation=family.attention)
+    backbone = miniature(name, outputs=2, problem=problem)
+    generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.3 * torch.randn_like(parameter)
-    return TransformerBackbone(name, family, model, outputs=2, problem=problem)
+        for parameter in backbone.model.parameters():
+            parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
+    set_end(backbone, END)
+    return backbone
+
+
+def set_end(backbone: TransformerBackbone, token: int) -> None:
+    backbone.config.eos_token_id = token
+    if backbone.problem == "generation":
+        backbone.model.generation_config.eos_token_id = token
 
 
 def prompts(backbone: TransformerBackbone) -> list[list[int]]:
     generator = torch.Generator().manual_seed(1)
-    return [torch.randint(5, 40, (length,), generator=generator).tolist() for length in (7, 3, 5, 1)]
+    return [torch.randint(5, 60, (length,), generator=generator).tolist() for length in (7, 3, 5, 1)]
 
 
 def batch_of(backbone: TransformerBackbone, rows: list[list[int]], left: bool = False, extra: int = 0):
@@ -122,8 +107,7 @@ def test_an_answer_ends_at_the_end_token_and_is_cut_there(family):
     batch = batch_of(backbone, prompts(backbone))
     whole = backbone.generate(batch, 8)
     end = next(row for row in whole if len(row) > 2)[2]
-    backbone.config.eos_token_id = end
-    backbone.model.generation_config.eos_token_id = end
+    set_end(backbone, end)
     cut = [row[: row.index(end)] if end in row else row for row in whole]
     assert cut != whole and backbone.generate(batch, 8) == cut
 
@@ -143,20 +127,20 @@ def test_a_models_own_settings_do_not_change_its_answers(family):
 def test_positions_are_told_before_they_run_out():
     backbone = backbone_for("gpt2", "generation")
     batch = batch_of(backbone, prompts(backbone))
-    assert max(map(len, backbone.generate(batch, 17))) <= 17
-    with pytest.raises(InputError, match="24 positions, of which the longest prompt takes 7"):
-        backbone.generate(batch, 18)
+    assert max(map(len, backbone.generate(batch, 33))) <= 33
+    with pytest.raises(InputError, match="40 positions, of which the longest prompt takes 7"):
+        backbone.generate(batch, 34)
     with pytest.raises(InputError, match="loaded for generation"):
         backbone_for("gpt2", "classification").generate(batch, 3)
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("family", ["roberta", "deberta_v2", "gpt2", "t5"])
+@pytest.mark.parametrize("family", ["roberta", "bert", "deberta_v2", "gpt2", "t5", "mt5", "bart"])
 def test_spans_are_scored_at_every_token(family):
     backbone = backbone_for(family, "span")
     head = {name: backbone.model.get_parameter(name) for name in backbone.head_parameters()}
     assert {name: tuple(value.shape) for name, value in head.items()} == {
-        "qa_outputs.weight": (2, 16),
+        "qa_outputs.weight": (2, 32),
         "qa_outputs.bias": (2,),
     }
     rows = prompts(backbone)
@@ -175,11 +159,11 @@ def test_spans_are_scored_at_every_token(family):
 def test_the_next_token_is_scored_at_every_position_and_nothing_of_the_head_trains(family):
     backbone = backbone_for(family, "generation")
     batch = batch_of(backbone, prompts(backbone))
-    if family == "t5":
+    if backbone.encoder_decoder:
         batch["decoder_input_ids"] = torch.tensor([[0, 5, 6]]).expand(4, -1)
-    assert backbone.logits(batch).shape == (4, 3 if family == "t5" else 7, 40)
+    assert backbone.logits(batch).shape == (4, 3 if backbone.encoder_decoder else 7, 60)
     assert backbone.head_parameters() == () and initial_head(backbone, 0) == {}
-    if family == "gpt2":
+    if not backbone.encoder_decoder:
         features = backbone.features(batch)
         written = backbone.logits(batch)[torch.arange(4), batch["attention_mask"].sum(1) - 1]
         torch.testing.assert_close(backbone.model.lm_head(features), written)
@@ -254,7 +238,7 @@ def test_a_loaded_decoder_learns_a_text_by_heart_and_writes_it(tmp_path: Path):
 def save_tokenizer(folder: Path) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers
 
-    words = ["<pad>", "<s>", "<unk>", "</s>", *(f"w{number}" for number in range(36))]
+    words = ["<pad>", "<s>", "<unk>", "</s>", *(f"w{number}" for number in range(56))]
     tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     transformers.PreTrainedTokenizerFast(

@@ -170,7 +170,7 @@ def test_maps_are_chosen_by_the_product_of_smoothed_score_and_uncertainty(monkey
 
 
 @pytest.mark.parametrize("options", [{}, {"boost.d": 2}, {"reserve": 2}])
-@pytest.mark.parametrize("family", ["roberta", "deberta_v2", "gpt2"])
+@pytest.mark.parametrize("family", ["roberta", "deberta_v2", "gpt2", "albert", "modernbert"])
 def test_the_tiled_score_is_that_of_the_whole_matrices(family, options, monkeypatch):
     """Oracle: Delta W as a leaf of its own. DeBERTa's queries and keys are used twice in a forward."""
     monkeypatch.setattr(_importance, "TILE", 100)

@@ -16,13 +16,13 @@ from peft_core.training.evaluate import layer_ranks
 from tests.conftest import batch_for, miniature
 from tests.methods.test_contract import attach as attach_with_head
 from tests.methods.test_contract import loss_of, take_steps
-from tests.miniatures import CORE
+from tests.miniatures import MINIATURES
 
 ATTENTIONS = [
     (family, implementation, padded)
-    for family in CORE
+    for family in MINIATURES
     for implementation in (("eager",) if family == "deberta_v2" else ("eager", "sdpa"))
-    for padded in ((False,) if family == "vit" else (True, False))
+    for padded in ((False,) if family in ("vit", "deit") else (True, False))
 ]
 FLAT = "prefix:length=3,reparametrize=false"
 
@@ -77,6 +77,14 @@ def deberta_bias(backbone, place, q, k):
     return c2p + p2c
 
 
+def turned(x, theta: float):
+    """x (..., positions, size) with the pair (i, i + size / 2) of position t turned by t theta^(-2 i / size)."""
+    half = x.shape[-1] // 2
+    angles = torch.outer(torch.arange(x.shape[-2]), theta ** -(torch.arange(half) / half))
+    pairs = torch.complex(x[..., :half], x[..., half:]) * torch.polar(torch.ones(()), angles)
+    return torch.cat((pairs.real, pairs.imag), dim=-1)
+
+
 def by_hand(backbone, place, hidden, context, visible, rows):
     """The attention with rows in front of its keys and values, as plain products. visible: (rows, queries, keys)."""
     stem, cross = place.name.rpartition(".")[0], "cross_" if place.after == "cross_attention" else ""
@@ -90,6 +98,9 @@ def by_hand(backbone, place, hidden, context, visible, rows):
         for role, x in zip("qkv", (hidden, context, context), strict=True)
     )
     scale, bias = size**-0.5, torch.zeros(())
+    if backbone.family == "modernbert":
+        theta = 160_000.0 if place.layer == 0 else 10_000.0
+        q, k = turned(q, theta), turned(k, theta)
     if backbone.family == "deberta_v2":
         scale, bias = (3 * size) ** -0.5, (3 * size) ** -0.5 * deberta_bias(backbone, place, q, k)
     if backbone.family == "t5":
@@ -103,7 +114,10 @@ def by_hand(backbone, place, hidden, context, visible, rows):
     out = scores.softmax(-1) @ torch.cat((prefix_v.expand(len(v), -1, -1, -1), v), dim=2)
     out = out.transpose(1, 2).flatten(2)
     o = next(site for site in backbone.sites("qkvo") if site.name == f"{stem}.{cross}o")
-    return project(backbone, o.name, out) if o.module.startswith(place.module) else out
+    out = project(backbone, o.name, out) if o.module.startswith(place.module) else out
+    if backbone.family == "albert":
+        return backbone.model.get_submodule(f"{place.module}.LayerNorm")(hidden + out)
+    return out
 
 
 def visible_keys(backbone, place, batch, queries: int, keys: int) -> torch.Tensor:
@@ -114,6 +128,9 @@ def visible_keys(backbone, place, batch, queries: int, keys: int) -> torch.Tenso
         visible = batch["attention_mask"].bool().unsqueeze(1).expand(-1, queries, -1)
     if backbone.family == "deberta_v2":
         visible = visible & batch["attention_mask"].bool().unsqueeze(2)
+    if backbone.family == "modernbert" and place.layer == 1:
+        places = torch.arange(keys)
+        visible = visible & ((places.unsqueeze(1) - places).abs() <= backbone.config.local_attention // 2)
     causal = backbone.family == "gpt2" or place.group == "decoder.attention"
     return visible & torch.ones(queries, keys, dtype=torch.bool).tril() if causal else visible
 
@@ -147,7 +164,7 @@ def test_every_attention_is_that_over_more_keys_and_values(family, implementatio
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("family", CORE)
+@pytest.mark.parametrize("family", MINIATURES)
 def test_the_order_of_rows_and_the_padding_change_nothing(family):
     backbone = backbone_of(family)
     batch, attached = inputs_of(backbone), attach(backbone, FLAT)
@@ -189,7 +206,7 @@ def test_decoding_token_by_token_equals_one_pass(family):
     torch.testing.assert_close(torch.cat(steps, 1), whole, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("family", CORE)
+@pytest.mark.parametrize("family", MINIATURES)
 def test_a_reparametrised_prefix_is_one_map_a_set_and_is_stored_flat(family):
     backbone = backbone_of(family)
     batch = inputs_of(backbone)

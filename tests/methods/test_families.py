@@ -1,0 +1,73 @@
+"""Every method on every family: three steps, stored, loaded, merged; the families outside the full contract matrix.
+
+One test a family, because there are many methods: a failure names the method.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from peft_core.methods import list_methods
+from peft_core.methods._contract import Attached
+from peft_core.methods._surgery import weight_at
+from peft_core.records import InputError
+from tests.conftest import batch_for, has_place, miniature
+from tests.methods.test_contract import attach, take_steps
+from tests.miniatures import MINIATURES, OTHERS
+
+
+def trained(family: str, method_id: str) -> Attached:
+    attached = attach(miniature(family), method_id, seed=7)
+    take_steps(attached, 3, rate=2e-2)
+    attached.train(False)
+    return attached
+
+
+@torch.no_grad()
+def outputs(attached: Attached) -> torch.Tensor:
+    with attached.active():
+        return attached.backbone.logits(batch_for(attached.backbone))
+
+
+@torch.no_grad()
+def merge(attached: Attached, model: nn.Module) -> None:
+    """Adds what a run learned to the weights of a model without hooks."""
+    for name, parameter in (attached.overrides | attached.head).items():
+        model.get_parameter(name).copy_(parameter)
+    sites = {site.name: site for site in attached.backbone.sites("all-linear")}
+    for update in () if attached.overrides else attached.updates():
+        site = sites[update.site]
+        weight_at(site, model.get_parameter(f"{site.module}.weight")).add_(update.left @ update.right)
+
+
+@pytest.mark.parametrize("family", OTHERS)
+def test_every_method_trains_and_is_stored(family):
+    plain = outputs(attach(miniature(family), "lora", seed=7))
+    for method in list_methods():
+        if not has_place(method, family):
+            with pytest.raises(InputError, match="method is"):
+                attach(miniature(family), method.id)
+            continue
+        attached = trained(family, method.id)
+        expected = outputs(attached)
+        assert expected.isfinite().all() and not torch.equal(expected, plain), method.id
+        again = attach(miniature(family), method.id, seed=7)
+        again.load_stored(attached.stored(), attached.stored_head())
+        again.train(False)
+        assert torch.equal(outputs(again), expected), method.id
+
+
+@pytest.mark.parametrize("family", MINIATURES)
+def test_merged_weights_give_the_same_outputs(family):
+    for method in list_methods():
+        if not method.mergeable or not has_place(method, family):
+            continue
+        attached, merged = trained(family, method.id), miniature(family)
+        merge(attached, merged.model)
+        with torch.no_grad():
+            answers = merged.logits(batch_for(merged))
+        torch.testing.assert_close(
+            answers, outputs(attached), rtol=1e-4, atol=1e-5, msg=lambda text, name=method.id: f"{name}: {text}"
+        )
