@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from peft_core.backbones._catalog import task_for
+from peft_core.backbones._checkpointing import Recompute, checkpointed
 from peft_core.backbones._family import Family, PlacePattern, SitePattern, Stack, prefix_place
 from peft_core.backbones._generation import greedy, real_tokens
 from peft_core.backbones._generic import planned
@@ -277,6 +279,12 @@ class TransformerBackbone:
         start = torch.full((len(batch["input_ids"]), 1), self.decoder_start_token, device=batch["input_ids"].device)
         answers = self.model(**batch, decoder_input_ids=start).logits[:, 0]
         return answers[:, list(label_tokens or self.label_tokens)]
+
+    def checkpointed(self, recompute: Recompute) -> AbstractContextManager[None]:
+        """Within it layers keep only their inputs for the backward pass, which belongs within it, too."""
+        paths = (f"{stack.layers}.{index}" for stack, index, _ in self._layers())
+        layers = {id(layer): layer for layer in map(self.model.get_submodule, paths)}
+        return checkpointed(list(layers.values()), recompute)
 
     @property
     def decoder_start_token(self) -> int:

@@ -111,16 +111,23 @@ class Group:
     warmup: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass
 class SecondPass:
     """Another forward pass over every micro-batch, along another route, and what the two passes add to the loss.
 
-    route: called with 1 before the second pass, with 0 after it. loss(first, second, classes): from the head outputs
-    of both passes, (rows, outputs) or (rows,), the mean over rows; classes: whether they are scores of classes.
+    route: sends passes along the first (0) or second (1) route; `take` calls it. loss(first, second, classes): from
+    the head outputs of both passes, (rows, outputs) or (rows,), the mean over rows; classes: whether they are scores of
+    classes.
     """
 
     route: Callable[[int], None]
     loss: Callable[[Tensor, Tensor, bool], Tensor]
+    taken: int = 0
+
+    def take(self, route: int) -> None:
+        """Sends the passes that follow along this route."""
+        self.route(route)
+        self.taken = route
 
 
 StepHook = Callable[[int, torch.optim.Optimizer], None]

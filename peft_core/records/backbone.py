@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -164,6 +165,13 @@ class Backbone(Protocol):
 
         For spans (rows, tokens, 2), start and end; for generation (rows, target tokens, vocabulary). label_tokens: for
         a model without a head, the tokens that stand for a task's classes; None: those of the task it was loaded for.
+        """
+        ...
+
+    def checkpointed(self, recompute: Callable[[], AbstractContextManager[None]]) -> AbstractContextManager[None]:
+        """Within it layers keep only their inputs for the backward pass, which belongs within it, too.
+
+        recompute: called in the forward pass of a layer; gives a context for its second computation.
         """
         ...
 

@@ -75,6 +75,9 @@ class TrainingConfig(Frozen):
     clip_norm: float | None = Field(1.0, gt=0, description="largest gradient norm; empty: no clipping")
     accumulation: int = Field(1, ge=1, le=1024, description="micro-batches that one step's batch is split into")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 computes under autocast, weights stay fp32")
+    gradient_checkpointing: bool = Field(
+        False, description="compute each layer's activations again for the backward pass instead of keeping them"
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a CUDA device where there is one")
     eval_every: int | None = Field(None, ge=1, description="steps between evaluations; empty: a tenth of the run")
     max_length: int | None = Field(

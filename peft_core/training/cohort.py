@@ -33,6 +33,7 @@ from peft_core.training.data import TaskData, chosen_tasks, load_data
 from peft_core.training.environment import environment, peak_memory_bytes, pick_device
 from peft_core.training.evaluate import layer_ranks, mean_score, primary_metric, summarize_ranks
 from peft_core.training.loop import Run, train
+from peft_core.training.memory import require_memory
 from peft_core.training.native import save_adapter
 from peft_core.training.reference import lora_reference_flops
 from peft_core.training.schedule import Schedule
@@ -84,7 +85,8 @@ def train_comparison(
     threads = threads_for(model_info(spec.model).parameters)
     torch.set_num_threads(threads)
     infos = [task.info for task, _ in chosen_tasks(spec)]
-    notice({"plan": {"execution": "apart", "workers": 1, "threads": threads}})
+    plan: dict[str, Any] = {"execution": "apart", "workers": 1, "threads": threads}
+    notice({"plan": plan})
     notice({"environment": environment(device), "metric": primary_metric(infos)})
     backbone = load_backbone(
         spec.model,
@@ -106,6 +108,8 @@ def train_comparison(
         run = _start(run_spec, backbone, data, schedule, folder / run_spec.run, resume, emit, notice)
         if run is not None:
             turns.append(_Turn(run, train(run)))
+    if turns:
+        notice({"plan": plan | {"memory_bytes": require_memory([turn.run for turn in turns], spec.training)}})
     while turns:
         turns = [turn for turn in turns if _take_turn(turn, base, emit, notice, stop)]
 

@@ -9,18 +9,21 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from peft_core.methods import Attached, MethodConfig
+from peft_core.methods import Attached, MethodConfig, SecondPass
 from peft_core.metrics.flops import adapter_flops_executed, adapter_flops_nominal, training_flops
 from peft_core.records import EvalRecord, Event, RankRecord, RunFailure, RunSpec, StepRecord
 from peft_core.training.checkpoint import Checkpoint, save_checkpoint
 from peft_core.training.data import TaskData
 from peft_core.training.evaluate import evaluate, layer_ranks, primary_metric
+from peft_core.training.memory import no_state
 from peft_core.training.optimizer import (
     group_rate,
     load_optimizer_tensors,
@@ -196,7 +199,7 @@ def _step(run: Run) -> StepRecord:
     for hook in attached.before_step:
         hook(step)
     attached.task, rows = run.schedule.batch(step)
-    with attached.active():
+    with attached.active(), _checkpointing(run):
         loss, penalty, tokens, width = _accumulate(run, run.data[attached.task], rows, device)
     for act in attached.after_backward:
         act(step, run.optimizer)
@@ -247,10 +250,10 @@ def _accumulate(
         loss = task.problem.loss(logits, labels) * share
         total += float(loss.detach())
         if second is not None:
-            second.route(1)
+            second.take(1)
             one, two = (task.problem.outputs(found, labels) for found in (logits, _logits(run, batch, device)))
             extra = second.loss(one, two, task.info.problem != "regression") * share
-            second.route(0)
+            second.take(0)
             penalty, loss = (penalty or 0.0) + float(extra.detach()), loss + extra
         if start == 0 and run.attached.penalty is not None:
             extra = run.attached.penalty()
@@ -259,6 +262,28 @@ def _accumulate(
         width = max(width, _width(batch, run))
         tokens += len(part) * _width(batch, run) * (1 if second is None else 2)
     return total, penalty, tokens, width
+
+
+def _checkpointing(run: Run) -> AbstractContextManager[None]:
+    if not run.training.gradient_checkpointing:
+        return nullcontext()
+    return run.attached.backbone.checkpointed(partial(_as_now, run.attached))
+
+
+def _as_now(attached: Attached) -> AbstractContextManager[None]:
+    """What the second computation of a layer needs: the route that is taken now."""
+    second = attached.second_pass
+    return _on_route(second, second.taken) if second is not None else no_state()
+
+
+@contextmanager
+def _on_route(second: SecondPass, route: int) -> Iterator[None]:
+    before = second.taken
+    second.take(route)
+    try:
+        yield
+    finally:
+        second.take(before)
 
 
 def _logits(run: Run, batch: dict[str, Tensor], device: torch.device) -> Tensor:

@@ -1,0 +1,152 @@
+"""How much memory a comparison will need, asked before its first step.
+
+The activations that the backward pass keeps are not guessed: one and two rows of the longest length go forward, and
+what autograd keeps of them is counted. They grow in proportion to the rows. Beside them stand the backbone, and for
+every trained value its gradient and AdamW's two moments. Temporary results of single operations are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from peft_core.methods import Attached
+from peft_core.records import InputError, TrainingConfig
+
+if TYPE_CHECKING:
+    from peft_core.training.loop import Run
+
+STATES = 3
+"""Values kept for each trained one: its gradient and two moments."""
+
+
+def kept_bytes(attached: Attached, batch: dict[str, Tensor], bf16: bool = False) -> int:
+    """Bytes that the backward pass of this batch keeps, parameters left out."""
+    shared = {_storage(value) for value in (*attached.backbone.model.parameters(), *attached.trainable().values())}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(value: Tensor) -> Tensor:
+        if _storage(value) not in shared:
+            kept[_storage(value)] = value.untyped_storage()
+        return value
+
+    attached.train(True)
+    attached.begin_rows(0, 0)
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value),
+        attached.active(),
+        torch.autocast(attached.device.type, torch.bfloat16, enabled=bf16),
+    ):
+        logits = attached.logits(batch).float()
+        logits.logsumexp(-1).sum()
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+def no_state() -> AbstractContextManager[None]:
+    """For a method whose passes all take one route: nothing to bring back when a layer is computed again."""
+    return nullcontext()
+
+
+def _storage(value: Tensor) -> int:
+    return value.untyped_storage()._cdata
+
+
+def row_bytes(run: Run) -> tuple[int, int]:
+    """(bytes that do not depend on the rows, bytes for each row) of a run's largest task."""
+    found = [_measured(run, task) for task in range(len(run.data))]
+    return max(found, key=lambda pair: pair[1])
+
+
+def _measured(run: Run, task: int) -> tuple[int, int]:
+    rows, before = run.data[task].train, run.attached.task
+    widths = rows.lengths()
+    widest = max(range(len(rows)), key=widths.__getitem__)
+    run.attached.task = task
+    for hook in run.attached.before_step:
+        hook(0)
+    bf16 = run.training.precision == "bf16"
+    one, two = (kept_bytes(run.attached, rows.batch([widest] * count, run.attached.device), bf16) for count in (1, 2))
+    run.attached.task = before
+    each = max(0, two - one)
+    if run.attached.second_pass is not None:
+        each *= 2
+    if run.training.gradient_checkpointing:
+        layers = run.attached.backbone.layers
+        each = each // layers + layers * widths[widest] * run.attached.backbone.hidden_size * 4
+    return max(0, one - each), each
+
+
+def state_bytes(runs: Sequence[Run]) -> int:
+    """Gradients and moments of all runs, which take turns but keep them."""
+    return sum(STATES * value.nbytes for run in runs for value in run.parameters.values())
+
+
+def available_bytes(device: torch.device) -> int | None:
+    """Memory that is free now, on the device or within this process's limits; None where nothing says."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    limits = [_meminfo(), _control_group()]
+    known = [limit for limit in limits if limit is not None]
+    return min(known) if known else None
+
+
+def _meminfo() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    free = next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), None)
+    return int(free) * 1024 if free else None
+
+
+def _control_group() -> int | None:
+    """What a container's limit leaves (cgroup version 2)."""
+    folder = Path("/sys/fs/cgroup")
+    try:
+        limit, used = ((folder / f"memory.{name}").read_text().strip() for name in ("max", "current"))
+    except OSError:
+        return None
+    return None if limit == "max" else max(0, int(limit) - int(used))
+
+
+def require_memory(runs: Sequence[Run], training: TrainingConfig) -> dict[str, int]:
+    """Refuses a comparison that will not fit.
+
+    Returns:
+        the estimate in bytes: `backbone`, `states`, `activations` (of the largest run) and `available` (0: unknown).
+
+    Raises:
+        InputError: field training.batch_size, with a batch size that would fit.
+    """
+    device, backbone = runs[0].attached.device, runs[0].attached.backbone
+    rows = -(-training.batch_size // training.accumulation)
+    measured = [row_bytes(run) for run in runs]
+    states, free = state_bytes(runs), available_bytes(device)
+    activations = max(fixed + rows * each for fixed, each in measured)
+    if free is not None and states + activations > free:
+        fitting = min((free - states - fixed) // max(1, each) for fixed, each in measured)
+        raise InputError(
+            "training.batch_size", training.batch_size, _refusal(states + activations, free, fitting, training)
+        )
+    loaded = sum(parameter.nbytes for parameter in backbone.model.parameters())
+    return {"backbone": loaded, "states": states, "activations": activations, "available": free or 0}
+
+
+def _refusal(needed: int, free: int, fitting: int, training: TrainingConfig) -> str:
+    said = f"about {gib(needed)} would be needed beside the model, and {gib(free)} are free"
+    if fitting < 1:
+        return f"{said}; not even one row fits: a shorter max_length, gradient_checkpointing or fewer methods need less"
+    batch = fitting * training.accumulation
+    more = f", or accumulation={-(-training.batch_size // fitting)} with this one" if training.accumulation == 1 else ""
+    return f"{said}; {batch} would fit{more}"
+
+
+def gib(count: int) -> str:
+    """Bytes for reading, in GiB, or MiB below one."""
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
