@@ -97,7 +97,7 @@ def test_merged_weights_give_the_same_outputs(family):
             before = merged.logits(batch_for(merged))
             merge(attached, merged.model)
             after = merged.logits(batch_for(merged))
-        assert (before - expected).abs().max() > 1e-2, f"{method.id} must make a difference"
+        assert (before - expected).abs().max() > 3e-3, f"{method.id} must make a difference"
         torch.testing.assert_close(
-            after, expected, rtol=1e-3, atol=1e-4, msg=lambda text, name=method.id: f"{name}: {text}"
+            after, expected, rtol=1e-4, atol=2e-5, msg=lambda text, name=method.id: f"{name}: {text}"
         )
