@@ -68,6 +68,19 @@ def vit_folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def roberta_folder(tmp_path: Path) -> Path:
     """A local RoBERTa that was pretrained as a masked language model, with a word-level tokenizer."""
+    write_tokenizer(tmp_path)
+    torch.manual_seed(4)
+    transformers.AutoModelForMaskedLM.from_config(make_config("roberta")).save_pretrained(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def save_tokenizer() -> Callable[[Path], None]:
+    return write_tokenizer
+
+
+def write_tokenizer(folder: Path) -> None:
+    """A word-level tokenizer of as many words as the miniatures' vocabulary has."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     words = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *(f"w{number}" for number in range(55))]
@@ -75,7 +88,4 @@ def roberta_folder(tmp_path: Path) -> Path:
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", cls_token="<s>", sep_token="</s>"
-    ).save_pretrained(tmp_path)
-    torch.manual_seed(4)
-    transformers.AutoModelForMaskedLM.from_config(make_config("roberta")).save_pretrained(tmp_path)
-    return tmp_path
+    ).save_pretrained(folder)

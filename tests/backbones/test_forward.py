@@ -12,7 +12,7 @@ from peft_core.records import Site
 from tests.miniatures import MINIATURES
 
 OUTSIDE = {"classifier", "pre_classifier", "pooler", "head", "score", "lm_head"}
-OUTSIDE |= {"embeddings_project", "embedding_hidden_mapping_in"}
+OUTSIDE |= {"embeddings_project", "embedding_hidden_mapping_in", "classification_head"}
 """Parts of the names of linear maps before the first layer and behind the last."""
 
 

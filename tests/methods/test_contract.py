@@ -18,6 +18,7 @@ from tests.miniatures import CORE
 
 OPTIONS = {
     "lora": {"rank": 4},
+    "adalora": {"target_rank": 4},
     "capaboost_lora": {"rank": 4},
     "adapter_pfeiffer": {"bottleneck": 4},
     "capaboost_pfeiffer": {"bottleneck": 4},

@@ -5,6 +5,8 @@ One test a family, because there are many methods: a failure names the method.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 import torch
 from torch import nn
@@ -18,8 +20,8 @@ from tests.methods.test_contract import attach, take_steps
 from tests.miniatures import MINIATURES, OTHERS
 
 
-def trained(family: str, method_id: str) -> Attached:
-    attached = attach(miniature(family), method_id, seed=7)
+def trained(backbone, method_id: str) -> Attached:
+    attached = attach(backbone, method_id, seed=7)
     take_steps(attached, 3, rate=2e-2)
     attached.train(False)
     return attached
@@ -32,10 +34,15 @@ def outputs(attached: Attached) -> torch.Tensor:
 
 
 @torch.no_grad()
+def put(parameters: Mapping[str, torch.Tensor], model: nn.Module) -> None:
+    for name, parameter in parameters.items():
+        model.get_parameter(name).copy_(parameter)
+
+
+@torch.no_grad()
 def merge(attached: Attached, model: nn.Module) -> None:
     """Adds what a run learned to the weights of a model without hooks."""
-    for name, parameter in (attached.overrides | attached.head).items():
-        model.get_parameter(name).copy_(parameter)
+    put(attached.overrides, model)
     sites = {site.name: site for site in attached.backbone.sites("all-linear")}
     for update in () if attached.overrides else attached.updates():
         site = sites[update.site]
@@ -50,7 +57,15 @@ def test_every_method_trains_and_is_stored(family):
             with pytest.raises(InputError, match="method is"):
                 attach(miniature(family), method.id)
             continue
-        attached = trained(family, method.id)
+        backbone = miniature(family)
+        fresh, batch = attach(backbone, method.id), batch_for(backbone)
+        with torch.no_grad():
+            before = backbone.features(batch)
+            with fresh.active():
+                during = backbone.features(batch)
+            assert torch.equal(before, during) == method.zero_init, method.id
+            assert torch.equal(backbone.features(batch), before), method.id
+        attached = trained(backbone, method.id)
         expected = outputs(attached)
         assert expected.isfinite().all() and not torch.equal(expected, plain), method.id
         again = attach(miniature(family), method.id, seed=7)
@@ -59,15 +74,30 @@ def test_every_method_trains_and_is_stored(family):
         assert torch.equal(outputs(again), expected), method.id
 
 
+@torch.no_grad()
+def lively(family: str):
+    """A miniature whose matrices are so large that what its attention and its FFN do shows in the output."""
+    backbone, generator = miniature(family), torch.Generator().manual_seed(3)
+    for name in backbone.body_parameters():
+        parameter = backbone.model.get_parameter(name)
+        if parameter.dim() > 1:
+            parameter.normal_(std=0.2, generator=generator)
+    return backbone
+
+
 @pytest.mark.parametrize("family", MINIATURES)
 def test_merged_weights_give_the_same_outputs(family):
     for method in list_methods():
         if not method.mergeable or not has_place(method, family):
             continue
-        attached, merged = trained(family, method.id), miniature(family)
-        merge(attached, merged.model)
+        attached, merged = trained(lively(family), method.id), lively(family)
+        expected = outputs(attached)
+        put(attached.head, merged.model)
         with torch.no_grad():
-            answers = merged.logits(batch_for(merged))
+            before = merged.logits(batch_for(merged))
+            merge(attached, merged.model)
+            after = merged.logits(batch_for(merged))
+        assert (before - expected).abs().max() > 3e-3, f"{method.id} must make a difference"
         torch.testing.assert_close(
-            answers, outputs(attached), rtol=1e-4, atol=1e-5, msg=lambda text, name=method.id: f"{name}: {text}"
+            after, expected, rtol=1e-4, atol=2e-5, msg=lambda text, name=method.id: f"{name}: {text}"
         )

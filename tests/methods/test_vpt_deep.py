@@ -31,8 +31,9 @@ def plain_vit(backbone, pixels, prompts):
 
 
 @torch.no_grad()
-def test_prompts_equal_a_vit_written_by_hand():
-    backbone = miniature("vit")
+@pytest.mark.parametrize("family", ["vit", "deit"])
+def test_prompts_equal_a_vit_written_by_hand(family):
+    backbone = miniature(family)
     attached, batch = attach(backbone, "vpt_deep", length=4), batch_for(backbone)
     prompts = [module.P for module in attached.modules.values()]
     bound = (6 / (3 * 8**2 + 32)) ** 0.5

@@ -119,6 +119,8 @@ def test_flops_executed_are_dense_and_nominal_ones_count_non_zeros() -> None:
 class TwoMaps:
     """The part of a backbone that FLOPs read: one attention with a query map of 4 to 6, and one map of 6 to 4."""
 
+    passes = 1.0
+
     def sites(self, selection: str) -> tuple[Site, ...]:
         q = Site("q", "q", 0, "q", 4, 6)
         return (q,) if selection == "qv" else (q, Site("o", "o", 0, "o", 6, 4))
@@ -129,6 +131,9 @@ def test_backbone_flops_are_its_maps_and_its_attention() -> None:
     assert backbone_flops(TwoMaps(), 10) == per_token  # type: ignore[arg-type]
     assert training_flops(TwoMaps(), tokens=30, width=10, full=False) == 2 * 30 * per_token  # type: ignore[arg-type]
     assert training_flops(TwoMaps(), tokens=30, width=10, full=True) == 3 * 30 * per_token  # type: ignore[arg-type]
+    shared = TwoMaps()
+    shared.passes = 2.5
+    assert backbone_flops(shared, 10) == 2.5 * per_token  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
