@@ -1,15 +1,34 @@
-"""The embedded tasks. A task is a file of this folder, named after its id; a leading underscore hides a file."""
+"""Tasks: embedded ones, benchmarks, and data of your own.
+
+An embedded task is a file of this folder, named after its id; a leading underscore hides a file. `_resolve` finds the
+others.
+"""
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from peft_core.records import InputError
 from peft_core.tasks._contract import Rows, Split, Task, TaskInfo
 
-__all__ = ["Rows", "Split", "Task", "TaskInfo", "get_task", "list_tasks", "task_ids"]
+if TYPE_CHECKING:
+    from peft_core.tasks._preview import Preview
+
+__all__ = [
+    "Rows",
+    "Split",
+    "Task",
+    "TaskInfo",
+    "get_task",
+    "list_benchmarks",
+    "list_tasks",
+    "preview",
+    "task_ids",
+]
 
 
 @cache
@@ -19,10 +38,17 @@ def task_ids() -> tuple[str, ...]:
     return tuple(sorted(file.stem for file in files if not file.stem.startswith("_")))
 
 
-def get_task(task: str) -> Task:
-    """The task of an id; a ValueError of one sentence where there is none."""
+def get_task(task: str, options: Mapping[str, Any] | None = None) -> Task:
+    """The task of an id, a benchmark's id, a path or ``hub:owner/name``; an InputError where there is none.
+
+    options: `info` is for them, where it depends on them (the columns of a table, a benchmark's protocol).
+    """
     if task not in task_ids():
-        raise InputError("task", task, f"it must be one of {', '.join(task_ids())}")
+        from peft_core.tasks._resolve import resolved
+
+        if other := resolved(task, options or {}):
+            return other
+        raise InputError("task", task, f"it must be one of {', '.join(task_ids())}, a benchmark's id or a file")
     found: Task = importlib.import_module(f"peft_core.tasks.{task}").TASK
     return found
 
@@ -30,3 +56,17 @@ def get_task(task: str) -> Task:
 def list_tasks() -> list[TaskInfo]:
     """What every embedded task says of itself, in the order of `task_ids`."""
     return [get_task(task).info for task in task_ids()]
+
+
+def list_benchmarks() -> list[tuple[TaskInfo, bool]]:
+    """What every benchmark says of itself, and whether its rows are at hand (RANKLAB_DATA, or the cache)."""
+    from peft_core.tasks._benchmarks import list_benchmarks as listed
+
+    return listed()
+
+
+def preview(task: str, options: Mapping[str, Any] | None = None) -> Preview:
+    """What is in a table, a Hub data set or a set of images; guesses and problems included, nothing raised."""
+    from peft_core.tasks._preview import preview as previewed
+
+    return previewed(task, options)
