@@ -45,6 +45,7 @@ def miniature(family: str, outputs: int = 3, seed: int = 0, problem="classificat
     found = next(entry for entry in families() if values["model_type"] in entry.model_types)
     config = transformers.AutoConfig.for_model(values.pop("model_type"), **values, num_labels=outputs)
     config.architectures = []
+    config.use_cache = False
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = getattr(transformers, found.task(problem).auto_model).from_config(config)

@@ -48,22 +48,16 @@ def models(options: argparse.Namespace) -> int:
 
 
 def tasks(options: argparse.Namespace) -> int:
-    """Lists the tasks."""
-    from peft_core.tasks import list_tasks
+    """Lists the tasks: the embedded ones, then the benchmarks."""
+    from peft_core.tasks import list_benchmarks, list_tasks
 
     keys = ("id", "kind", "metric", "labels", "origin", "available", "train_rows", "eval_rows", "protocol")
-    listed = [
-        {
-            key: value
-            for key, value in (
-                dataclasses.asdict(task) | {"metric": task.metrics[0], "available": True, "labels": task.labels}
-            ).items()
-            if key in keys
-        }
-        for task in list_tasks()
+    found = [(info, True) for info in list_tasks()] + list_benchmarks()
+    described = [
+        {**dataclasses.asdict(info), "metric": info.metrics[0], "available": available} for info, available in found
     ]
-    listed = [{key: row[key] for key in keys} for row in listed]
-    print_json(listed) if options.json else print_table(keys[:4] + keys[6:8], listed)
+    listed = [{key: row[key] for key in keys} for row in described]
+    print_json(listed) if options.json else print_table(keys[:3] + keys[4:8], listed)
     return 0
 
 

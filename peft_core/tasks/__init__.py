@@ -1,15 +1,36 @@
-"""The embedded tasks. A task is a file of this folder, named after its id; a leading underscore hides a file."""
+"""Tasks: embedded ones, benchmarks, and data of your own.
+
+An embedded task is a file of this folder, named after its id; a leading underscore hides a file. `_resolve` finds the
+others.
+"""
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from peft_core.records import InputError
 from peft_core.tasks._contract import Rows, Split, Task, TaskInfo
+from peft_core.tasks._together import Chosen, together
 
-__all__ = ["Rows", "Split", "Task", "TaskInfo", "get_task", "get_tasks", "list_tasks", "task_ids"]
+if TYPE_CHECKING:
+    from peft_core.tasks._preview import Preview
+
+__all__ = [
+    "Rows",
+    "Split",
+    "Task",
+    "TaskInfo",
+    "get_task",
+    "get_tasks",
+    "list_benchmarks",
+    "list_tasks",
+    "preview",
+    "task_ids",
+]
 
 
 @cache
@@ -19,31 +40,44 @@ def task_ids() -> tuple[str, ...]:
     return tuple(sorted(file.stem for file in files if not file.stem.startswith("_")))
 
 
-def get_task(task: str) -> Task:
-    """The task of an id; a ValueError of one sentence where there is none."""
+def get_task(task: str, options: Mapping[str, Any] | None = None) -> Task:
+    """The task of an id, a benchmark's id, a path or ``hub:owner/name``; an InputError where there is none.
+
+    options: `info` is for them, where it depends on them (the columns of a table, a benchmark's protocol).
+    """
     if task not in task_ids():
-        raise InputError("task", task, f"it must be one of {', '.join(task_ids())}")
+        from peft_core.tasks._resolve import resolved
+
+        if other := resolved(task, options or {}):
+            return other
+        raise InputError("task", task, f"it must be one of {', '.join(task_ids())}, a benchmark's id or a file")
     found: Task = importlib.import_module(f"peft_core.tasks.{task}").TASK
     return found
 
 
-def get_tasks(tasks: str) -> tuple[Task, ...]:
-    """The tasks of ``a`` or ``a+b+c``, to be trained together.
+def get_tasks(tasks: str, options: Mapping[str, Any] | None = None) -> Chosen:
+    """The tasks of ``a``, or of ``a+b+c`` to be trained together, each with its own of the options.
 
     Raises:
-        InputError: no such task, one named twice, or tasks that cannot share a model's run.
+        InputError: no such task, one named twice, an option without its task, or tasks that cannot share a run.
     """
-    names = [tasks] if tasks in task_ids() else [name.strip() for name in tasks.split("+")]
-    doubled = next((name for name in names if names.count(name) > 1), None)
-    if doubled is not None:
-        raise InputError("task", tasks, f"{doubled!r} must be named once")
-    found = tuple(get_task(name) for name in names)
-    headless = next((task.info.id for task in found if task.info.problem in ("span", "generation")), None)
-    if len(found) > 1 and headless is not None:
-        raise InputError("task", tasks, f"only tasks of classes or numbers train together, and {headless} is not one")
-    return found
+    return together(tasks, options or {}, get_task)
 
 
 def list_tasks() -> list[TaskInfo]:
     """What every embedded task says of itself, in the order of `task_ids`."""
     return [get_task(task).info for task in task_ids()]
+
+
+def list_benchmarks() -> list[tuple[TaskInfo, bool]]:
+    """What every benchmark says of itself, and whether its rows are at hand (RANKLAB_DATA, or the cache)."""
+    from peft_core.tasks._benchmarks import list_benchmarks as listed
+
+    return listed()
+
+
+def preview(task: str, options: Mapping[str, Any] | None = None) -> Preview:
+    """What is in a table, a Hub data set or a set of images; guesses and problems included, nothing raised."""
+    from peft_core.tasks._preview import preview as previewed
+
+    return previewed(task, options)

@@ -75,6 +75,8 @@ class TaskInfo:
     """Rows used when nothing is asked for."""
     max_train_rows: int
     max_eval_rows: int
+    validation_rows: int = 0
+    """Rows to select on that are neither trained on nor reported (`validation` of the task); 0: there are none."""
     origin: str = "embedded"
     license: str = "Apache-2.0"
     protocol: str = "train and eval rows are disjoint by construction; the score is that of the last step"
@@ -88,7 +90,8 @@ class TaskInfo:
 
 
 class Task(Protocol):
-    info: TaskInfo
+    @property
+    def info(self) -> TaskInfo: ...
 
     def check(self, options: Mapping[str, Any]) -> None:
         """Raises an InputError for an option that the task does not have, or a value that it does not take."""
@@ -98,7 +101,10 @@ class Task(Protocol):
         """The first `count` rows of a split; the same seed gives the same rows, and fewer are a prefix of more."""
         ...
 
-    teacher: Callable[..., Any] | None
-    """None, or ``teacher(backbone, seed, options)``: a context manager under which the backbone computes the targets.
-    It yields ``targets(features) -> (rows, outputs)``, where features (rows, hidden) are those that the backbone
-    gives under it. The training code standardises the targets with the mean and deviation of the training rows."""
+    @property
+    def teacher(self) -> Callable[..., Any] | None:
+        """None, or ``teacher(backbone, seed, options)``: a context manager under which the backbone computes the
+        targets. It yields ``targets(features) -> (rows, outputs)``, where features (rows, hidden) are those that the
+        backbone gives under it. The training code standardises the targets with the mean and deviation of the training
+        rows."""
+        ...

@@ -45,25 +45,8 @@ def row_counts(spec: ComparisonSpec, info: TaskInfo) -> tuple[int, int]:
 
 
 def chosen_tasks(spec: ComparisonSpec) -> tuple[tuple[Task, Mapping[str, Any]], ...]:
-    """The tasks of a comparison, each with its options. Several tasks' options are written ``<task>.<option>``.
-
-    Raises:
-        InputError: an unknown task, one named twice, or an option without its task.
-    """
-    tasks = get_tasks(spec.task)
-    if len(tasks) == 1:
-        return ((tasks[0], spec.task_options),)
-    for name, value in spec.task_options.items():
-        if not any(name.startswith(f"{task.info.id}.") for task in tasks):
-            raise InputError(
-                f"task_options.{name}", value, f"with several tasks it must be {tasks[0].info.id}.<option>"
-            )
-    return tuple((task, _options_of(task.info.id, spec)) for task in tasks)
-
-
-def _options_of(task: str, spec: ComparisonSpec) -> dict[str, Any]:
-    start = f"{task}."
-    return {name.removeprefix(start): value for name, value in spec.task_options.items() if name.startswith(start)}
+    """The tasks of a comparison, each with its options."""
+    return get_tasks(spec.task, spec.task_options)
 
 
 def load_data(spec: ComparisonSpec, backbone: Backbone) -> tuple[TaskData, ...]:

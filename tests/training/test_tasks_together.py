@@ -139,7 +139,7 @@ def test_an_encoder_decoder_answers_every_task_in_its_words(tmp_path):
     from tests.miniatures import MINIATURES
 
     tasks = "entailment+paraphrase+acceptability"
-    labels = [label for task in get_tasks(tasks) for label in task.info.labels]
+    labels = [label for task, _ in get_tasks(tasks) for label in task.info.labels]
     words = ["<pad>", "</s>", "<unk>", *dict.fromkeys(word for label in labels for word in label.split())]
     raw = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))
     raw.pre_tokenizer = pre_tokenizers.Whitespace()
