@@ -55,11 +55,15 @@ class StepRecord(Record):
 
 
 class EvalRecord(Record):
-    """An evaluation on all evaluation rows; scores by metric name."""
+    """An evaluation on all evaluation rows; scores by metric name.
+
+    validation: the first metric on rows apart from them, where a run's best evaluation is chosen on such rows.
+    """
 
     event: Literal["eval"] = "eval"
     scores: dict[str, float | None]
     loss: float | None
+    validation: float | None = None
     seconds: float
 
     @field_validator("scores")

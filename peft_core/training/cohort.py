@@ -231,7 +231,7 @@ def _result(run: Run, base: float | None) -> RunResult:
     return RunResult(
         score=scores,
         baseline_score=base,
-        split=_split(run.data),
+        split=_split(run.data) + _chosen_on(run),
         selection=run.training.selection,
         selected_step=step,
         trainable=trainable,
@@ -260,3 +260,12 @@ def _split(tasks: Sequence[TaskData]) -> str:
     if len(parts) == 1:
         return parts[0]
     return " | ".join(f"{task.info.id}: {part}" for task, part in zip(tasks, parts, strict=True))
+
+
+def _chosen_on(run: Run) -> str:
+    if run.training.selection == "last":
+        return ""
+    if not run.validates:
+        return "; the best evaluation was chosen on the reported rows"
+    rows = sum(len(task.validation) for task in run.data if task.validation is not None)
+    return f"; the best evaluation was chosen on {rows} other rows"

@@ -10,17 +10,24 @@ import torch
 from torch import Tensor
 
 from peft_core.records import Backbone, ComparisonSpec, InputError
-from peft_core.tasks import Task, TaskInfo, get_tasks
+from peft_core.tasks import Rows, Task, TaskInfo, get_tasks
 from peft_core.training.problems import EVAL_BATCH, Encoded, Problem, problem_of
+
+LEAST_VALIDATION, MOST_VALIDATION = 50, 2000
 
 
 @dataclass(frozen=True)
 class TaskData:
-    """Encoded training and evaluation rows of a task."""
+    """Encoded training and evaluation rows of a task.
+
+    validation: rows that are neither trained on nor reported, on which a run's best evaluation is chosen; None where
+    none are asked for or the task has none.
+    """
 
     info: TaskInfo
     train: Encoded
     evaluation: Encoded
+    validation: Encoded | None = None
 
     @property
     def problem(self) -> Problem:
@@ -56,13 +63,32 @@ def load_data(spec: ComparisonSpec, backbone: Backbone) -> tuple[TaskData, ...]:
 
 def _load_task(task: Task, options: Mapping[str, Any], spec: ComparisonSpec, backbone: Backbone) -> TaskData:
     info, problem = task.info, problem_of(task.info)
-    counts = zip(("train", "eval"), row_counts(spec, info), strict=True)
-    rows = [task.rows(split, count, spec.data_seed, options) for split, count in counts]  # type: ignore[arg-type]
-    train, evaluation = (problem.encode(part, info, backbone, spec.training) for part in rows)
+    counts = row_counts(spec, info)
+    rows = [
+        task.rows("train", counts[0], spec.data_seed, options),
+        task.rows("eval", counts[1], spec.data_seed, options),
+    ]
+    if spec.training.selection == "best":
+        rows += _apart(task, counts[1], spec.data_seed, options)
+    parts = [problem.encode(part, info, backbone, spec.training) for part in rows]
     if task.teacher is not None:
         with torch.inference_mode(), task.teacher(backbone, spec.data_seed, options) as targets:
-            train, evaluation = (_taught(part, backbone, targets) for part in (train, evaluation))
-    return TaskData(info, *problem.settle(train, evaluation))
+            parts = [_taught(part, backbone, targets) for part in parts]
+    settled = [problem.settle(parts[0], part)[1] for part in parts[1:]]
+    return TaskData(info, problem.settle(parts[0], parts[0])[0], *settled)
+
+
+def _apart(task: Task, used: int, seed: int, options: Mapping[str, Any]) -> list[Rows]:
+    """Rows to choose a run's best evaluation on: the task's own, else evaluation rows behind those that are reported."""
+    own = task.info.validation_rows
+    if own:
+        return [task.validation(min(own, MOST_VALIDATION), seed, options)]  # type: ignore[attr-defined]
+    more = min(used, MOST_VALIDATION, task.info.max_eval_rows - used)
+    if more < LEAST_VALIDATION:
+        return []
+    rows = task.rows("eval", used + more, seed, options)
+    columns = {name: column[used:] for name, column in rows.columns.items()}
+    return [Rows(columns, None if rows.labels is None else rows.labels[used:])]
 
 
 def _taught(part: Encoded, backbone: Backbone, targets: Any) -> Encoded:

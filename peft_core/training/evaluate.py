@@ -24,15 +24,19 @@ def primary_metric(infos: Sequence[TaskInfo]) -> str:
     return infos[0].metrics[0] if len(infos) == 1 else MEAN
 
 
-def evaluate(attached: Attached, tasks: Sequence[TaskData], training: TrainingConfig) -> tuple[Scores, float]:
-    """Scores by metric name, and the mean loss.
+def evaluate(
+    attached: Attached, tasks: Sequence[TaskData], training: TrainingConfig, validation: bool = False
+) -> tuple[Scores, float]:
+    """Scores by metric name, and the mean loss, on the evaluation rows or those for validation.
 
     With several tasks the names are ``<task>.<metric>``, and `MEAN` stands before them.
     """
     parts = []
     for number, task in enumerate(tasks):
         with turn_of(attached, number):
-            parts.append(task.problem.evaluate(attached, task.evaluation, task.info, training))
+            rows = task.validation if validation else task.evaluation
+            assert rows is not None
+            parts.append(task.problem.evaluate(attached, rows, task.info, training))
     if len(parts) == 1:
         return parts[0]
     named = {

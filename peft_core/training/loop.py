@@ -86,6 +86,11 @@ class Run:
         return given if given is not None else self.config.weight_decay
 
     @property
+    def validates(self) -> bool:
+        """Whether the best evaluation is chosen on rows apart from the reported ones."""
+        return all(task.validation is not None for task in self.data)
+
+    @property
     def task_ids(self) -> tuple[str, ...]:
         return tuple(task.info.id for task in self.data)
 
@@ -324,11 +329,19 @@ def _evaluated(run: Run) -> Iterator[Event]:
     """Scores and ranks after the current step."""
     scores, loss = evaluate(run.attached, run.data, run.training)
     what, layers = layer_ranks(run.attached, run.task_ids)
-    yield EvalRecord(run=run.spec.run, step=run.step, scores=scores, loss=loss, seconds=run.seconds)
+    chosen = _validated(run) if run.training.selection == "best" else None
+    yield EvalRecord(run=run.spec.run, step=run.step, scores=scores, loss=loss, validation=chosen, seconds=run.seconds)
     if layers:
         yield RankRecord(run=run.spec.run, step=run.step, what=what, layers=layers)
     run.evaluations.append((run.step, scores))
-    primary = scores[run.metric]
+    primary = chosen if run.validates else scores[run.metric]
     if run.training.selection == "best" and primary is not None and (run.best is None or primary > run.best[1]):
         run.best, run.best_extra = (run.step, primary), run.extra_state()
         run.best_tensors = {name: parameter.detach().clone() for name, parameter in run.parameters.items()}
+
+
+def _validated(run: Run) -> float | None:
+    """The first metric on the validation rows, where every task has some."""
+    if not run.validates:
+        return None
+    return evaluate(run.attached, run.data, run.training, validation=True)[0][run.metric]

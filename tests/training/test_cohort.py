@@ -105,3 +105,25 @@ def test_a_failed_run_leaves_the_other_alone(tmp_path):
     assert "not finite" in failed.error or "became" in failed.error
     assert results["head"].state is RunState.FINISHED
     assert all("NaN" not in event.model_dump_json() for event in events)
+
+
+def test_the_best_evaluation_is_chosen_on_rows_apart(tmp_path):
+    results, events, _ = compare(
+        tmp_path, "lora:rank=4", training={"selection": "best", "learning_rate": 0.05, "steps": 24}, eval_rows=60
+    )
+    end = next(iter(results.values())).result
+    evaluations = [event for event in events if event.event == "eval"]
+    best = max(evaluations, key=lambda event: (event.validation, -event.step))
+    assert (end.selected_step, end.score) == (best.step, best.scores)
+    assert end.split.endswith("; the best evaluation was chosen on 60 other rows")
+
+
+def test_rows_to_choose_on_are_no_evaluation_rows():
+    spec = ComparisonSpec(methods=(MethodSpec(id="lora"),), eval_rows=60, training=TrainingConfig(selection="best"))
+    backbone = load_backbone("tiny-text", outputs=2, problem="classification")
+    (task,) = load_data(spec, backbone)
+    reported, apart = (set(map(tuple, rows.tokens["input_ids"])) for rows in (task.evaluation, task.validation))
+    assert len(task.validation) == 60 and not reported & apart
+    digits = spec.model_copy(update={"model": "tiny-vision", "task": "digits", "eval_rows": 450})
+    (task,) = load_data(digits, load_backbone("tiny-vision", outputs=10, problem="classification"))
+    assert task.validation is None, "all of its evaluation rows are reported"
