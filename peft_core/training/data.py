@@ -79,7 +79,7 @@ def _load_task(task: Task, options: Mapping[str, Any], spec: ComparisonSpec, bac
 
 
 def _apart(task: Task, used: int, seed: int, options: Mapping[str, Any]) -> list[Rows]:
-    """Rows to choose a run's best evaluation on: the task's own, else evaluation rows behind those that are reported."""
+    """Rows to choose a run's best evaluation on: the task's own, else evaluation rows behind the reported."""
     own = task.info.validation_rows
     if own:
         return [task.validation(min(own, MOST_VALIDATION), seed, options)]  # type: ignore[attr-defined]
