@@ -53,6 +53,24 @@ def test_bart_numbers_encoder_and_decoder_through_and_has_a_cross_attention():
 
 
 @torch.no_grad()
+def test_barts_places_give_what_its_norms_add_to_the_residual():
+    backbone = miniature("bart")
+    entered, left = {}, {}
+    for name, module in backbone.model.named_modules():
+        module.register_forward_hook(lambda _, args, output, name=name: left.update({name: output}))
+        module.register_forward_pre_hook(lambda _, args, name=name: entered.update({name: args[0] if args else None}))
+    backbone.logits(batch_for(backbone))
+    for norm, attention, ffn in zip(
+        backbone.adapter_places("pfeiffer"), *(backbone.adapter_places("houlsby")[i::2] for i in (0, 1)), strict=True
+    ):
+        layer = norm.module.rpartition(".")[0]
+        before = "encoder_attn_layer_norm" if ".decoder." in layer else "self_attn_layer_norm"
+        assert (norm.form, attention.form, ffn.form) == ("post_norm", "sublayer", "sublayer")
+        assert torch.equal(entered[f"{layer}.self_attn_layer_norm"], entered[layer] + left[attention.module])
+        assert torch.equal(entered[norm.module], left[f"{layer}.{before}"] + left[ffn.module])
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("family", [*LLAMA_LIKE, "bart"])
 def test_the_head_reads_the_token_that_transformers_reads(family):
     backbone = miniature(family)
@@ -81,12 +99,12 @@ def test_rows_may_hold_end_tokens_within_and_as_padding():
 
 def test_every_head_of_queries_meets_a_prefix_of_shared_keys():
     """4 l times the features of all queries, however few the features of a key are."""
-    for family, keys in (("llama", 16), ("gemma", 8)):
+    for family, keys, queries in (("llama", 16, 32), ("gemma", 16, 64)):
         attached = attach(miniature(family), "capaboost_prefix", length=3, d=1, sparsity=0.0)
         assert sum(count.rows * count.cols for count in attached.counts) == 2 * 2 * 3 * keys
-        assert adapter_flops_executed(attached.counts) == 2 * 4 * 3 * 32
+        assert adapter_flops_executed(attached.counts) == 2 * 4 * 3 * queries
         made = attach(miniature(family), "prefix", length=3, bottleneck=4)
-        assert adapter_flops_executed(made.counts) == 2 * 4 * 3 * 32
+        assert adapter_flops_executed(made.counts) == 2 * 4 * 3 * queries
 
 
 @needs_stories
