@@ -12,7 +12,8 @@ from peft_core.backbones import load_backbone, meta_backbone, model_info
 from peft_core.backbones._linear import is_linear
 from peft_core.budget import budget
 from peft_core.metrics.flops import adapter_flops_executed
-from peft_core.records import MethodSpec
+from peft_core.records import InputError, MethodSpec
+from tests.backbones.test_problems import save_tokenizer
 from tests.conftest import batch_for, miniature
 from tests.methods.test_contract import attach
 
@@ -147,3 +148,27 @@ def test_a_budget_of_a_local_llama_needs_no_weights():
     (told,) = budget(str(STORIES), [MethodSpec.parse("lora:rank=4")])
     assert told["trainable"] == 5 * (4 * (64 + 64) + 4 * (64 + 32))
     assert meta_backbone(str(STORIES), problem="generation").parameter_count() == 260_032
+
+
+@pytest.mark.parametrize("family", [*LLAMA_LIKE, "bart", "mt5"])
+def test_files_of_a_pretraining_serve_classes_and_text(family, tmp_path):
+    """Written with the map onto the vocabulary; the body alone does where that map is the embedding."""
+    written = miniature(family, problem="generation")
+    kept = {name: value.clone() for name, value in written.model.state_dict().items()}
+    for model in (written.model, written.body):
+        folder = tmp_path / type(model).__name__
+        model.save_pretrained(folder)
+        save_tokenizer(folder)
+        tied, alone = model.config.tie_word_embeddings, model is not written.model
+        if family == "mt5" and alone:
+            continue  # its body is the whole model
+        problems = ("classification", "generation") if tied or not alone else ("classification",)
+        for problem in problems:
+            backbone = load_backbone(str(folder), outputs=2, problem=problem, labels=["w5", "w6"])
+            assert all(
+                torch.equal(backbone.model.get_parameter(name), kept[name]) for name in backbone.body_parameters()
+            )
+            assert model_info(str(folder)).parameters == backbone.parameter_count() == written.parameter_count()
+        if len(problems) == 1:
+            with pytest.raises(InputError, match=r"lm_head\.weight is absent"):
+                load_backbone(str(folder), problem="generation")
