@@ -102,6 +102,6 @@ MINIATURES |= {
     "mistral": {"model_type": "mistral", **GROUPED, "sliding_window": 5},
     "qwen2": {"model_type": "qwen2", **GROUPED},
     "qwen3": {"model_type": "qwen3", **GROUPED, "head_dim": 12},
-    "gemma": {"model_type": "gemma", **GROUPED, "num_key_value_heads": 1},
+    "gemma": {"model_type": "gemma", **GROUPED, "num_key_value_heads": 1, "head_dim": 16},
 }
 OTHERS = tuple(name for name in MINIATURES if name not in CORE)

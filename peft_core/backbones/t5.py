@@ -70,6 +70,7 @@ FAMILY = Family(
     ),
     embeddings=("shared", "lm_head"),
     head=(),
+    unused=("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.",),
     tasks={"span": SPAN, "generation": SEQ2SEQ},
     encoder_decoder=True,
     pooling="encoder_first",

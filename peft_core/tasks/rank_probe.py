@@ -80,11 +80,17 @@ def hook_for(site: Site, update: torch.Tensor) -> Callable[..., torch.Tensor]:
 def teacher(
     backbone: Backbone, seed: int, options: Mapping[str, Any]
 ) -> Iterator[Callable[[torch.Tensor], torch.Tensor]]:
-    """Adds the hidden update by hooks that are gone afterwards; yields the projection of the features."""
+    """Adds the hidden update by hooks that are gone afterwards; yields the projection of the features.
+
+    Raises:
+        InputError: an option, or a backbone whose query and value maps nobody knows.
+    """
     import torch
 
     TASK.check(options)
-    chosen = {**TASK.info.options, **options}
+    chosen, sites = {**TASK.info.options, **options}, backbone.sites("qv")
+    if not sites:
+        raise InputError("task", "rank_probe", f"{backbone.id} has no known query and value maps to hide an update in")
     projection = torch.randn(backbone.hidden_size, OUTPUTS, generator=generator_for(seed, "projection"))
     projection /= backbone.hidden_size**0.5
 
@@ -92,7 +98,7 @@ def teacher(
         return features.float() @ projection.to(features.device)
 
     with ExitStack() as stack:
-        for site in backbone.sites("qv"):
+        for site in sites:
             module = backbone.model.get_submodule(site.module)
             weight = site_weight(module, site)
             update = hidden_update(site, seed, chosen).to(weight) * (chosen["strength"] * weight.norm())

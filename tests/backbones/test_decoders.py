@@ -12,7 +12,8 @@ from peft_core.backbones import load_backbone, meta_backbone, model_info
 from peft_core.backbones._linear import is_linear
 from peft_core.budget import budget
 from peft_core.metrics.flops import adapter_flops_executed
-from peft_core.records import MethodSpec
+from peft_core.records import InputError, MethodSpec
+from tests.backbones.test_problems import save_tokenizer
 from tests.conftest import batch_for, miniature
 from tests.methods.test_contract import attach
 
@@ -53,6 +54,24 @@ def test_bart_numbers_encoder_and_decoder_through_and_has_a_cross_attention():
 
 
 @torch.no_grad()
+def test_barts_places_give_what_its_norms_add_to_the_residual():
+    backbone = miniature("bart")
+    entered, left = {}, {}
+    for name, module in backbone.model.named_modules():
+        module.register_forward_hook(lambda _, args, output, name=name: left.update({name: output}))
+        module.register_forward_pre_hook(lambda _, args, name=name: entered.update({name: args[0] if args else None}))
+    backbone.logits(batch_for(backbone))
+    for norm, attention, ffn in zip(
+        backbone.adapter_places("pfeiffer"), *(backbone.adapter_places("houlsby")[i::2] for i in (0, 1)), strict=True
+    ):
+        layer = norm.module.rpartition(".")[0]
+        before = "encoder_attn_layer_norm" if ".decoder." in layer else "self_attn_layer_norm"
+        assert (norm.form, attention.form, ffn.form) == ("post_norm", "sublayer", "sublayer")
+        assert torch.equal(entered[f"{layer}.self_attn_layer_norm"], entered[layer] + left[attention.module])
+        assert torch.equal(entered[norm.module], left[f"{layer}.{before}"] + left[ffn.module])
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("family", [*LLAMA_LIKE, "bart"])
 def test_the_head_reads_the_token_that_transformers_reads(family):
     backbone = miniature(family)
@@ -81,12 +100,12 @@ def test_rows_may_hold_end_tokens_within_and_as_padding():
 
 def test_every_head_of_queries_meets_a_prefix_of_shared_keys():
     """4 l times the features of all queries, however few the features of a key are."""
-    for family, keys in (("llama", 16), ("gemma", 8)):
+    for family, keys, queries in (("llama", 16, 32), ("gemma", 16, 64)):
         attached = attach(miniature(family), "capaboost_prefix", length=3, d=1, sparsity=0.0)
         assert sum(count.rows * count.cols for count in attached.counts) == 2 * 2 * 3 * keys
-        assert adapter_flops_executed(attached.counts) == 2 * 4 * 3 * 32
+        assert adapter_flops_executed(attached.counts) == 2 * 4 * 3 * queries
         made = attach(miniature(family), "prefix", length=3, bottleneck=4)
-        assert adapter_flops_executed(made.counts) == 2 * 4 * 3 * 32
+        assert adapter_flops_executed(made.counts) == 2 * 4 * 3 * queries
 
 
 @needs_stories
@@ -129,3 +148,27 @@ def test_a_budget_of_a_local_llama_needs_no_weights():
     (told,) = budget(str(STORIES), [MethodSpec.parse("lora:rank=4")])
     assert told["trainable"] == 5 * (4 * (64 + 64) + 4 * (64 + 32))
     assert meta_backbone(str(STORIES), problem="generation").parameter_count() == 260_032
+
+
+@pytest.mark.parametrize("family", [*LLAMA_LIKE, "bart", "mt5"])
+def test_files_of_a_pretraining_serve_classes_and_text(family, tmp_path):
+    """Written with the map onto the vocabulary; the body alone does where that map is the embedding."""
+    written = miniature(family, problem="generation")
+    kept = {name: value.clone() for name, value in written.model.state_dict().items()}
+    for model in (written.model, written.body):
+        folder = tmp_path / type(model).__name__
+        model.save_pretrained(folder)
+        save_tokenizer(folder)
+        tied, alone = model.config.tie_word_embeddings, model is not written.model
+        if family == "mt5" and alone:
+            continue  # its body is the whole model
+        problems = ("classification", "generation") if tied or not alone else ("classification",)
+        for problem in problems:
+            backbone = load_backbone(str(folder), outputs=2, problem=problem, labels=["w5", "w6"])
+            assert all(
+                torch.equal(backbone.model.get_parameter(name), kept[name]) for name in backbone.body_parameters()
+            )
+            assert model_info(str(folder)).parameters == backbone.parameter_count() == written.parameter_count()
+        if len(problems) == 1:
+            with pytest.raises(InputError, match=r"lm_head\.weight is absent"):
+                load_backbone(str(folder), problem="generation")

@@ -138,7 +138,7 @@ def test_post_norm_families_add_the_sublayer_to_its_residual_input(
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("family", ["vit", "gpt2", "t5", "modernbert", "deit"])
+@pytest.mark.parametrize("family", ["vit", "gpt2", "t5", "mt5", "modernbert", "deit", "llama", "qwen3", "gemma"])
 def test_pre_norm_families_sum_their_sublayers_onto_the_layers_input(
     build: Callable[[str], TransformerBackbone], batch_for: Callable[..., dict[str, torch.Tensor]], family: str
 ) -> None:

@@ -15,6 +15,7 @@ from peft_core.backbones._generic import generic_family
 from peft_core.methods import get_method, list_methods, resolve
 from peft_core.methods._surgery import weight_at
 from peft_core.records import InputError, MethodSpec
+from peft_core.tasks.rank_probe import teacher
 from tests.backbones.test_problems import batch_of, plain_greedy, prompts, save_tokenizer
 from tests.conftest import batch_for
 from tests.methods.test_contract import attach, take_steps
@@ -107,6 +108,11 @@ def test_roles_are_not_known(method):
     with pytest.raises(InputError, match="knows six and all-linear alone") as refused:
         get_method(spec.id).attach(generic(NEOX), resolve(spec), torch.Generator())
     assert refused.value.field == "sites"
+
+
+def test_a_rank_probe_has_nowhere_to_hide_its_update():
+    with pytest.raises(InputError, match="no known query and value maps"), teacher(generic(NEOX), 0, {}):
+        pass
 
 
 @torch.no_grad()

@@ -91,7 +91,7 @@ def by_hand(backbone, place, hidden, context, visible, rows):
     size = place.width // place.heads
 
     def split(x):
-        return x.unflatten(-1, (place.heads, size)).transpose(-3, -2)
+        return x.unflatten(-1, (-1, size)).transpose(-3, -2)
 
     q, k, v = (
         split(project(backbone, f"{stem}.{cross}{role}", x))
@@ -101,6 +101,11 @@ def by_hand(backbone, place, hidden, context, visible, rows):
     if backbone.family == "modernbert":
         theta = 160_000.0 if place.layer == 0 else 10_000.0
         q, k = turned(q, theta), turned(k, theta)
+    if backbone.family == "llama":
+        attention = backbone.model.get_submodule(place.module)
+        if hasattr(attention, "k_norm"):
+            q, k = attention.q_norm(q), attention.k_norm(k)
+        q, k = turned(q, 10_000.0), turned(k, 10_000.0)
     if backbone.family == "deberta_v2":
         scale, bias = (3 * size) ** -0.5, (3 * size) ** -0.5 * deberta_bias(backbone, place, q, k)
     if backbone.family == "t5":
@@ -108,8 +113,10 @@ def by_hand(backbone, place, hidden, context, visible, rows):
         first = backbone.model.get_submodule(place.module.replace("block.1", "block.0"))
         if not cross:
             bias = first.compute_bias(q.shape[2], k.shape[2])
+    k, v, prefix_k, prefix_v = (
+        part.repeat_interleave(place.groups, -3) for part in (k, v, *(split(part) for part in rows))
+    )
     scores = (q @ k.transpose(-1, -2) * scale + bias).masked_fill(~visible.unsqueeze(1), -torch.inf)
-    prefix_k, prefix_v = (split(part) for part in rows)
     scores = torch.cat((q @ prefix_k.transpose(-1, -2) * scale, scores), dim=-1)
     out = scores.softmax(-1) @ torch.cat((prefix_v.expand(len(v), -1, -1, -1), v), dim=2)
     out = out.transpose(1, 2).flatten(2)
@@ -131,7 +138,10 @@ def visible_keys(backbone, place, batch, queries: int, keys: int) -> torch.Tenso
     if backbone.family == "modernbert" and place.layer == 1:
         places = torch.arange(keys)
         visible = visible & ((places.unsqueeze(1) - places).abs() <= backbone.config.local_attention // 2)
-    causal = backbone.family == "gpt2" or place.group == "decoder.attention"
+    if backbone.model.config.model_type == "mistral":
+        places = torch.arange(keys)
+        visible = visible & (places.unsqueeze(1) - places < backbone.config.sliding_window)
+    causal = backbone.family in ("gpt2", "llama") or place.group == "decoder.attention"
     return visible & torch.ones(queries, keys, dtype=torch.bool).tril() if causal else visible
 
 
@@ -146,7 +156,7 @@ def test_every_attention_is_that_over_more_keys_and_values(family, implementatio
     for place in backbone.prefix_places():
 
         def record(module, args, kwargs, output, name=place.name):
-            seen[name] = (args[0], kwargs, output[0])
+            seen[name] = (args[0] if args else kwargs["hidden_states"], kwargs, output[0])
 
         hooks.append(backbone.model.get_submodule(place.module).register_forward_hook(record, with_kwargs=True))
     with attached.active():
@@ -218,7 +228,7 @@ def test_a_reparametrised_prefix_is_one_map_a_set_and_is_stored_flat(family):
     groups = {place.group: [] for place in backbone.prefix_places()}
     for place in backbone.prefix_places():
         groups[place.group].append(place)
-    assert len(groups) == (3 if family == "t5" else 1)
+    assert len(groups) == (3 if backbone.encoder_decoder else 1)
     stored = attached.stored()
     assert set(stored) == {f"{place.name}.P_{part}" for place in backbone.prefix_places() for part in "KV"}
     for group, places in groups.items():
