@@ -16,6 +16,7 @@ from peft_core.records import InputError
 from peft_core.tasks._contract import Rows, Split, Task, TaskInfo
 
 if TYPE_CHECKING:
+    from peft_core.tasks._presets import Preset
     from peft_core.tasks._preview import Preview
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "get_task",
     "list_benchmarks",
     "list_tasks",
+    "presets",
     "preview",
     "task_ids",
 ]
@@ -70,3 +72,10 @@ def preview(task: str, options: Mapping[str, Any] | None = None) -> Preview:
     from peft_core.tasks._preview import preview as previewed
 
     return previewed(task, options)
+
+
+def presets(task: str) -> list[Preset]:
+    """The papers' settings for a benchmark, method by method; empty for any other task."""
+    from peft_core.tasks._presets import presets as listed
+
+    return listed(task)
