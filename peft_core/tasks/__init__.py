@@ -17,6 +17,7 @@ from peft_core.tasks._contract import Rows, Split, Task, TaskInfo
 from peft_core.tasks._together import Chosen, together
 
 if TYPE_CHECKING:
+    from peft_core.tasks._presets import Preset
     from peft_core.tasks._preview import Preview
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "get_tasks",
     "list_benchmarks",
     "list_tasks",
+    "presets",
     "preview",
     "task_ids",
 ]
@@ -81,3 +83,10 @@ def preview(task: str, options: Mapping[str, Any] | None = None) -> Preview:
     from peft_core.tasks._preview import preview as previewed
 
     return previewed(task, options)
+
+
+def presets(task: str) -> list[Preset]:
+    """The papers' settings for a benchmark, method by method; empty for any other task."""
+    from peft_core.tasks._presets import presets as listed
+
+    return listed(task)

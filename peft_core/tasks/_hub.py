@@ -50,7 +50,10 @@ def offline() -> bool:
 
 
 def cached(repository: str, configuration: str | None, revision: str | None) -> Path | None:
-    """Folder of a set that `datasets` prepared before, named after its commit: the wanted one, else the newest."""
+    """Folder of a set that `datasets` prepared before, named after its commit: the wanted one; for None the newest.
+
+    None also where several configurations are there and none is named.
+    """
     owner, name = repository.split("/")
     root = cache_folder() / f"{owner}___{name.lower()}"
     if not root.is_dir():
@@ -60,7 +63,9 @@ def cached(repository: str, configuration: str | None, revision: str | None) -> 
         for folder in root.glob(f"{configuration or '*'}/*/*")
         if COMMIT.fullmatch(folder.name) and (folder / "dataset_info.json").is_file()
     ]
-    if revision is not None and COMMIT.fullmatch(revision):
+    if configuration is None and len({folder.parts[-3] for folder in found}) > 1:
+        return None
+    if revision is not None:
         return next((folder for folder in found if folder.name == revision), None)
     return max(found, key=lambda folder: folder.stat().st_mtime, default=None)
 
@@ -79,6 +84,8 @@ def load(
     if offline():
         raise InputError("task", repository, "it is not in the cache, and the Hub is switched off (HF_HUB_OFFLINE)")
     commit = _attempted(repository, lambda: _metadata(repository, revision))
+    if (folder := cached(repository, configuration, commit)) is not None:
+        return _from_cache(folder), commit
     return _attempted(repository, lambda: _download(repository, configuration, commit)), commit
 
 

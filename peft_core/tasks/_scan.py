@@ -255,8 +255,9 @@ def problems(found: Scan, columns: Columns, drop_bad: bool, first_row: int, sett
             f"{found.lost:,} of {found.rows:,} rows have an answer that does not stand in their context; "
             "leave them out with drop_bad=true"
         )
-    if not sentences and int(found.usable.sum()) < 2:
-        sentences.append(f"only {int(found.usable.sum())} of {found.rows:,} rows can be used; there must be at least 2")
+    usable, least = int(found.usable.sum()), 1 if settled else 2
+    if not sentences and usable < least:
+        sentences.append(f"only {usable} of {found.rows:,} rows can be used; there must be at least {least}")
     return sentences
 
 

@@ -1,0 +1,252 @@
+"""A small server on loopback that speaks as much of the Hub's protocol as its own clients need to read repositories.
+
+It serves folders: ``ROOT/models/OWNER/NAME`` and ``ROOT/datasets/OWNER/NAME``. A repository has one revision, ``main``;
+its commit is a hash of its files. Files up to `LARGE` bytes are answered directly, larger ones by a redirect.
+
+    with HubServer(root) as hub:
+        subprocess.run(..., env=hub.environment(tmp_path))
+
+`HF_ENDPOINT` is read when huggingface_hub is imported, so clients run in processes of their own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+LARGE = 10_000
+
+
+@dataclass
+class Fault:
+    """What goes wrong with the next requests whose path contains `where`.
+
+    status: answered instead. cut: only so many bytes of the body are sent. times: how often; then all is well.
+    method: only for requests of this kind.
+    """
+
+    where: str
+    status: int | None = None
+    cut: int | None = None
+    times: int = 1
+    method: str | None = None
+
+
+@dataclass
+class HubServer:
+    """Serves the repositories below a folder.
+
+    gated, private: repositories answered with 401 and the Hub's error codes. sizes: by repository, sizes of files that
+    its metadata claims (a repository of 400 GB takes no disk here). faults: see `Fault`.
+    """
+
+    root: Path
+    gated: set[str] = field(default_factory=set)
+    private: set[str] = field(default_factory=set)
+    sizes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    faults: list[Fault] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+    """Method and path of every request, in order."""
+
+    def __enter__(self) -> HubServer:
+        handler = type("Handler", (_Handler,), {"hub": self})
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, name="hub", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def environment(self, home: Path) -> dict[str, str]:
+        """For a client's process: this server, an own cache, no telemetry, no proxy, no token."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
+        kept = {name: value for name, value in kept.items() if not name.lower().endswith("_proxy")}
+        return kept | {
+            "HF_ENDPOINT": self.url,
+            "HF_HOME": str(home),
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "OMP_NUM_THREADS": "1",
+        }
+
+    def folder(self, kind: str, repository: str) -> Path:
+        return self.root / kind / repository
+
+    def files(self, kind: str, repository: str) -> dict[str, Path]:
+        folder = self.folder(kind, repository)
+        return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+
+    def commit(self, kind: str, repository: str) -> str:
+        digest = hashlib.sha1()
+        for name, path in self.files(kind, repository).items():
+            digest.update(name.encode() + path.read_bytes())
+        return digest.hexdigest()
+
+    def fault(self, method: str, path: str) -> Fault | None:
+        for fault in self.faults:
+            if fault.where in path and fault.times > 0 and fault.method in (None, method):
+                fault.times -= 1
+                return fault
+        return None
+
+
+class _Handler(BaseHTTPRequestHandler):
+    hub: HubServer
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: object) -> None:
+        """Silent."""
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def do_POST(self) -> None:
+        length = int(self.headers.get("Content-Length") or 0)
+        self._body = self.rfile.read(length)
+        self._answer()
+
+    def _answer(self) -> None:
+        self.hub.requests.append(f"{self.command} {self.path}")
+        self._fault = self.hub.fault(self.command, self.path)
+        if self._fault and self._fault.status:
+            return self._send(self._fault.status, {"error": "made to fail"}, {"Retry-After": "0"})
+        parts = [unquote(part) for part in urlsplit(self.path).path.strip("/").split("/")]
+        if parts[0] == "lfs":
+            return self._blob(Path(self.hub.root, *parts[1:]))
+        if parts[0] == "api" and parts[1] in ("models", "datasets"):
+            return self._api(parts[1], "/".join(parts[2:4]), parts[4:])
+        kind = "datasets" if parts[0] == "datasets" else "models"
+        rest = parts[1:] if kind == "datasets" else parts
+        if len(rest) > 4 and rest[2] == "resolve":
+            return self._resolve(kind, "/".join(rest[:2]), rest[3], "/".join(rest[4:]))
+        return self._send(404, {"error": "Not found"})
+
+    def _allowed(self, kind: str, repository: str) -> bool:
+        if repository in self.hub.gated:
+            self._send(
+                401, {"error": "gated"}, {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access is restricted"}
+            )
+        elif repository in self.hub.private or not self.hub.folder(kind, repository).is_dir():
+            self._send(
+                401, {"error": "none"}, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"}
+            )
+        else:
+            return True
+        return False
+
+    def _api(self, kind: str, repository: str, rest: list[str]) -> None:
+        if not self._allowed(kind, repository):
+            return
+        revision = rest[1] if len(rest) > 1 else "main"
+        commit = self.hub.commit(kind, repository)
+        if revision not in ("main", commit):
+            self._send(404, {"error": "Invalid rev id"}, {"X-Error-Code": "RevisionNotFound"})
+        elif not rest or rest[0] == "revision":
+            self._send(200, self._info(kind, repository, commit))
+        elif rest[0] == "tree":
+            self._send(200, self._tree(kind, repository, "/".join(rest[2:])))
+        elif rest[0] == "paths-info":
+            asked = json.loads(self._body).get("paths", []) if self._body[:1] == b"{" else []
+            asked = asked or parse_qs(self._body.decode()).get("paths", [])
+            found = [entry for path in asked for entry in self._entries(kind, repository) if entry["path"] == path]
+            folders = [
+                {"type": "directory", "path": path, "oid": "0" * 40}
+                for path in asked
+                if self.hub.folder(kind, repository).joinpath(path).is_dir()
+            ]
+            self._send(200, found + folders)
+        else:
+            self._send(404, {"error": "Not found"})
+
+    def _info(self, kind: str, repository: str, commit: str) -> dict[str, Any]:
+        entries = self._entries(kind, repository)
+        siblings = [{"rfilename": entry["path"], "size": entry["size"], "blobId": entry["oid"]} for entry in entries]
+        info: dict[str, Any] = {"id": repository, "sha": commit, "siblings": siblings, "private": False, "gated": False}
+        info |= {"tags": [], "downloads": 0, "likes": 0, "lastModified": "2024-01-01T00:00:00.000Z", "disabled": False}
+        config = self.hub.folder(kind, repository) / "config.json"
+        if kind == "models" and config.is_file():
+            info["config"] = json.loads(config.read_text())
+        return info
+
+    def _entries(self, kind: str, repository: str) -> list[dict[str, Any]]:
+        claimed = self.hub.sizes.get(repository, {})
+        found = []
+        for name, path in self.hub.files(kind, repository).items():
+            data = path.read_bytes()
+            size = claimed.get(name, len(data))
+            found.append({"type": "file", "path": name, "size": size, "oid": hashlib.sha1(data).hexdigest()})
+        return found
+
+    def _tree(self, kind: str, repository: str, below: str) -> list[dict[str, Any]]:
+        entries = self._entries(kind, repository)
+        prefix = f"{below}/" if below else ""
+        inside = [entry for entry in entries if entry["path"].startswith(prefix)]
+        if "recursive=True" in self.path or "recursive=true" in self.path or "recursive=1" in self.path:
+            return inside
+        folders = sorted(
+            {entry["path"][len(prefix) :].split("/")[0] for entry in inside if "/" in entry["path"][len(prefix) :]}
+        )
+        files = [entry for entry in inside if "/" not in entry["path"][len(prefix) :]]
+        return [{"type": "directory", "path": prefix + name, "oid": "0" * 40, "size": 0} for name in folders] + files
+
+    def _resolve(self, kind: str, repository: str, revision: str, name: str) -> None:
+        if not self._allowed(kind, repository):
+            return
+        commit = self.hub.commit(kind, repository)
+        if revision not in ("main", commit):
+            return self._send(404, {"error": "Invalid rev id"}, {"X-Error-Code": "RevisionNotFound"})
+        path = self.hub.files(kind, repository).get(name)
+        if path is None:
+            return self._send(404, {"error": "none"}, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit})
+        data = path.read_bytes()
+        if len(data) <= LARGE:
+            return self._blob(path, {"X-Repo-Commit": commit, "ETag": f'"{hashlib.sha1(data).hexdigest()}"'})
+        linked = {"X-Linked-Etag": f'"{hashlib.sha256(data).hexdigest()}"', "X-Linked-Size": str(len(data))}
+        place = f"{self.hub.url}/lfs/{path.relative_to(self.hub.root).as_posix()}"
+        return self._send(302, {}, {"Location": place, "X-Repo-Commit": commit, **linked})
+
+    def _blob(self, path: Path, headers: Mapping[str, str] | None = None) -> None:
+        data = path.read_bytes()
+        status, start, end = 200, 0, len(data)
+        asked = self.headers.get("Range", "")
+        extra = {"Accept-Ranges": "bytes", "ETag": f'"{hashlib.sha256(data).hexdigest()}"', **(headers or {})}
+        if asked.startswith("bytes="):
+            first, _, last = asked.removeprefix("bytes=").partition("-")
+            start = int(first) if first else len(data) - int(last)
+            end = min(len(data), int(last) + 1) if first and last else len(data)
+            status, extra["Content-Range"] = 206, f"bytes {start}-{end - 1}/{len(data)}"
+        self._send(status, data[start:end], extra)
+
+    def _send(self, status: int, body: Any, headers: Mapping[str, str] | None = None) -> None:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.send_header("Content-Type", "application/octet-stream" if isinstance(body, bytes) else "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        cut = self._fault.cut if self._fault else None
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data if cut is None else data[:cut])
+        if cut is not None:
+            self.wfile.flush()
+            self.close_connection = True
+            self.connection.close()
