@@ -7,9 +7,11 @@ import importlib
 import logging
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn, get_args
 
-from peft_core.records import InputError
+from pydantic.fields import FieldInfo
+
+from peft_core.records import ComparisonSpec, InputError, TrainingConfig
 
 DONE, RUN_FAILED, BAD_INPUT, CANCELLED = 0, 1, 2, 130
 
@@ -86,24 +88,21 @@ def _add_compare(commands: argparse._SubParsersAction) -> None:
     seeds = parser.add_mutually_exclusive_group()
     seeds.add_argument("--seeds", metavar="N", help="seeds 0 to N-1")
     seeds.add_argument("--seed-list", metavar="3,7", help="these seeds")
-    for option, help_text in (
-        ("steps", "optimizer steps"),
-        ("epochs", "passes over the training rows, instead of steps"),
-        ("train-rows", "training rows"),
-        ("eval-rows", "evaluation rows"),
-        ("batch-size", "rows in one step"),
-        ("learning-rate", "peak rate of all methods, instead of each one's own"),
-        ("eval-every", "steps between evaluations"),
-        ("max-length", "tokens a row is cut to"),
-        ("accumulation", "micro-batches of a step"),
-        ("data-seed", "draws the rows and their order"),
-        ("selection", "last or best"),
-        ("device", "auto, cpu or cuda"),
-        ("precision", "fp32 or bf16"),
-        ("plan", "auto or apart"),
-    ):
-        parser.add_argument(f"--{option}", help=help_text)
+    for name in ("train_rows", "eval_rows", "data_seed", "plan"):
+        _add_field(parser, name, ComparisonSpec.model_fields[name])
+    for name, field in TrainingConfig.model_fields.items():
+        _add_field(parser, name, field)
     parser.add_argument("--out", metavar="DIR", help="folder for results.json and report.html")
+
+
+def _add_field(parser: argparse.ArgumentParser, name: str, field: FieldInfo) -> None:
+    """An option for a field of a record: its text is read when the record is made."""
+    allowed = [str(value) for value in get_args(field.annotation) if isinstance(value, str)]
+    described = [field.description or "", ", ".join(allowed)]
+    switch: dict[str, Any] = {"nargs": "?", "const": "true"} if field.annotation is bool else {}
+    parser.add_argument(
+        f"--{name.replace('_', '-')}", help="; ".join(part for part in described if part).replace("%", "%%"), **switch
+    )
 
 
 def _add_store(commands: argparse._SubParsersAction) -> None:
