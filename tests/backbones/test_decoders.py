@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,23 @@ def test_every_head_of_queries_meets_a_prefix_of_shared_keys():
         assert adapter_flops_executed(attached.counts) == 2 * 4 * 3 * queries
         made = attach(miniature(family), "prefix", length=3, bottleneck=4)
         assert adapter_flops_executed(made.counts) == 2 * 4 * 3 * queries
+
+
+@pytest.mark.parametrize("method", ["lora", "prefix"])
+@pytest.mark.parametrize("family", ["t5", "bart", "llama", "mistral"])
+def test_layers_computed_again_give_the_same_gradients(family, method):
+    backbone = miniature(family, problem="generation")
+    attached, batch = attach(backbone, method), batch_for(backbone)
+    if backbone.encoder_decoder:
+        batch["decoder_input_ids"] = batch["input_ids"].flip(0)
+    gradients = []
+    for layers in (nullcontext(), backbone.checkpointed(nullcontext)):
+        with attached.active(), layers:
+            backbone.logits(batch).logsumexp(-1).sum().backward()
+        gradients.append({name: parameter.grad for name, parameter in attached.trainable().items()})
+        for parameter in attached.trainable().values():
+            parameter.grad = None
+    assert all(torch.equal(gradients[1][name], value) for name, value in gradients[0].items())
 
 
 @needs_stories
