@@ -30,6 +30,7 @@ def csv_of(folder: Path, header: str, rows: list[str], name: str = "table.csv") 
         ("review,sentiment", "good {n},{c}", "classification", {"text": "review", "label": "sentiment"}),
         ("id,body,topic", "{n},words {n},t{c}", "classification", {"text": "body", "label": "topic"}),
         ("a,b", "some words {n},{c}", "classification", {"text": "a", "label": "b"}),
+        ("text,label", "intent of {n},{i}", "classification", {"text": "text", "label": "label"}),
         ("text,score", "some words {n},{n}.5", "regression", {"text": "text", "label": "score"}),
         ("premise,hypothesis,label", "p {n},h {n},{c}", "pair_classification",
          {"text": "premise", "text2": "hypothesis", "label": "label"}),
@@ -42,10 +43,10 @@ def csv_of(folder: Path, header: str, rows: list[str], name: str = "table.csv") 
     ],
 )  # fmt: skip
 def test_columns_and_kind_are_guessed(tmp_path, header, row, kind, roles):
-    found = preview(str(csv_of(tmp_path, header, [row.format(n=n, c=n % 3) for n in range(60)])))
+    found = preview(str(csv_of(tmp_path, header, [row.format(n=n, c=n % 3, i=n // 2) for n in range(120)])))
     assert (found.problems, found.kind, dict(found.roles)) == ((), kind, roles)
     assert set(found.guessed) == {*roles, "kind"}
-    assert found.rows == 60 and len(found.examples) == 5
+    assert found.rows == 120 and len(found.examples) == 5
 
 
 def test_what_is_given_is_not_guessed(tmp_path):
