@@ -25,6 +25,7 @@ __all__ = [
     "Split",
     "Task",
     "TaskInfo",
+    "describe_options",
     "get_task",
     "get_tasks",
     "list_benchmarks",
@@ -90,3 +91,10 @@ def presets(task: str) -> list[Preset]:
     from peft_core.tasks._presets import presets as listed
 
     return listed(task)
+
+
+def describe_options(info: TaskInfo) -> list[dict[str, Any]]:
+    """name, type, default, choices and help of the options of a benchmark or of own data; empty for embedded tasks."""
+    from peft_core.tasks._options import described_options
+
+    return described_options(info.id, info.options)

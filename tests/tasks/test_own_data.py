@@ -6,13 +6,15 @@ import gzip
 import io
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from peft_core.records import InputError
-from peft_core.tasks import get_task, preview
+from peft_core.tasks import describe_options, get_task, preview
+from peft_core.tasks._hub_task import HUB_IMAGE_OPTIONS, HUB_OPTIONS
 from tests.tasks.own_data import refusal, shared_data, table
 
 CONTEXT = "Mina has the red box. Otto went to the old mill."
@@ -168,6 +170,30 @@ def test_where_rows_came_from_is_told(tmp_path):
     assert told == {
         "file": "table.csv", "bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
     }  # fmt: skip
+
+
+def test_every_option_has_help_and_the_type_of_its_default(tmp_path):
+    types = {"bool": bool, "int": int, "float": float, "str": str}
+    infos = [get_task(str(table(tmp_path))).info, get_task("glue/cola").info, get_task("vtab/pets").info]
+    names = {"hub": HUB_OPTIONS, "hub images": HUB_IMAGE_OPTIONS}
+    for info in infos + [replace(infos[0], id=name, options=options) for name, options in names.items()]:
+        described = describe_options(info)
+        assert [entry["name"] for entry in described] == list(info.options)
+        assert all(entry["default"] is None or type(entry["default"]) is types[entry["type"]] for entry in described)
+    (protocol,) = describe_options(infos[1])
+    assert protocol["choices"] == ["default", "adalora", "propetl"]
+    assert describe_options(get_task("rank_probe").info) == []
+
+
+def test_what_is_kept_of_files_is_bounded(monkeypatch):
+    from peft_core.tasks import _memory
+
+    monkeypatch.setattr(_memory, "_kept", {})
+    monkeypatch.setattr(_memory, "MOST_BYTES", 2500)
+    for number in range(5):
+        assert len(_memory.remembered((number,), lambda: np.zeros(1000, dtype=np.uint8))) == 1000
+    assert list(_memory._kept) == [(3,), (4,)]
+    assert _memory.remembered((4,), lambda: pytest.fail("it is kept")).nbytes == 1000
 
 
 @pytest.mark.parametrize("name", ["nowhere.csv", "no/such/folder", "glue/nothing", "unknown_task"])
