@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from peft_core.records import InputError
-from peft_core.tasks import describe_options, get_task, preview
+from peft_core.tasks import describe_options, get_task, preview, task_origin
 from peft_core.tasks._hub_task import HUB_IMAGE_OPTIONS, HUB_OPTIONS
 from tests.tasks.own_data import refusal, shared_data, table
 
+GOLDEN = [91, 77, 54, 70, 32]
 CONTEXT = "Mina has the red box. Otto went to the old mill."
 
 
@@ -104,6 +105,16 @@ def test_fewer_rows_are_a_prefix_and_the_data_seed_moves_no_row_across(tmp_path)
     assert not set(again.columns["text"]) & set(task.rows("eval", 20, 3, {}).columns["text"])
     with pytest.raises(InputError, match="train_rows is 81; it must be a whole number from 1 to 80"):
         task.rows("train", 81, 0, {})
+
+
+def test_the_order_of_rows_stays_the_same_in_every_process_and_release(tmp_path):
+    rows = get_task(str(table(tmp_path, 100))).rows("train", 5, 0, {})
+    assert [int(text.split()[-1]) for text in rows.columns["text"]] == GOLDEN
+
+
+def test_the_origin_of_a_task_is_told_by_its_id():
+    names = ("sentiment", "glue/cola", "hub:a/b", "/etc/passwd", "table.csv", "../../etc")
+    assert [task_origin(name) for name in names] == ["embedded", "benchmark", "hub", "local", "local", "local"]
 
 
 def test_a_changed_file_is_read_anew(tmp_path):
