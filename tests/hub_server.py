@@ -1,7 +1,8 @@
 """A small server on loopback that speaks as much of the Hub's protocol as its own clients need to read repositories.
 
 It serves folders: ``ROOT/models/OWNER/NAME`` and ``ROOT/datasets/OWNER/NAME``. A repository has one revision, ``main``;
-its commit is a hash of its files. Files up to `LARGE` bytes are answered directly, larger ones by a redirect.
+its commit is a hash of its files. Files up to `LARGE` bytes are answered directly, larger ones by
+a redirect to another host name.
 
     with HubServer(root) as hub:
         subprocess.run(..., env=hub.environment(tmp_path))
@@ -45,13 +46,15 @@ class HubServer:
     """Serves the repositories below a folder.
 
     gated, private: repositories answered with 401 and the Hub's error codes. sizes: by repository, sizes of files that
-    its metadata claims (a repository of 400 GB takes no disk here). faults: see `Fault`.
+    its metadata claims (a repository of 400 GB takes no disk here). commits: by repository, a commit
+    to go by instead of the hash. faults: see `Fault`.
     """
 
     root: Path
     gated: set[str] = field(default_factory=set)
     private: set[str] = field(default_factory=set)
     sizes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    commits: Mapping[str, str] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
     """Method and path of every request, in order."""
@@ -92,6 +95,8 @@ class HubServer:
         return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
 
     def commit(self, kind: str, repository: str) -> str:
+        if repository in self.commits:
+            return self.commits[repository]
         digest = hashlib.sha1()
         for name, path in self.files(kind, repository).items():
             digest.update(name.encode() + path.read_bytes())
@@ -173,6 +178,9 @@ class _Handler(BaseHTTPRequestHandler):
                 if self.hub.folder(kind, repository).joinpath(path).is_dir()
             ]
             self._send(200, found + folders)
+        elif rest[0] == "commits":
+            first = {"id": commit, "title": "first", "message": "", "date": "2024-01-01T00:00:00.000Z", "authors": []}
+            self._send(200, [first])
         else:
             self._send(404, {"error": "Not found"})
 
@@ -220,7 +228,8 @@ class _Handler(BaseHTTPRequestHandler):
         if len(data) <= LARGE:
             return self._blob(path, {"X-Repo-Commit": commit, "ETag": f'"{hashlib.sha1(data).hexdigest()}"'})
         linked = {"X-Linked-Etag": f'"{hashlib.sha256(data).hexdigest()}"', "X-Linked-Size": str(len(data))}
-        place = f"{self.hub.url}/lfs/{path.relative_to(self.hub.root).as_posix()}"
+        elsewhere = self.hub.url.replace("127.0.0.1", "localhost")
+        place = f"{elsewhere}/lfs/{path.relative_to(self.hub.root).as_posix()}"
         return self._send(302, {}, {"Location": place, "X-Repo-Commit": commit, **linked})
 
     def _blob(self, path: Path, headers: Mapping[str, str] | None = None) -> None:

@@ -10,7 +10,7 @@ import importlib
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from peft_core.records import InputError
 from peft_core.tasks._contract import Rows, Split, Task, TaskInfo
@@ -25,6 +25,7 @@ __all__ = [
     "Split",
     "Task",
     "TaskInfo",
+    "describe_options",
     "get_task",
     "get_tasks",
     "list_benchmarks",
@@ -32,6 +33,7 @@ __all__ = [
     "presets",
     "preview",
     "task_ids",
+    "task_origin",
 ]
 
 
@@ -90,3 +92,19 @@ def presets(task: str) -> list[Preset]:
     from peft_core.tasks._presets import presets as listed
 
     return listed(task)
+
+
+def describe_options(info: TaskInfo) -> list[dict[str, Any]]:
+    """name, type, default, choices and help of the options of a benchmark or of own data; empty for embedded tasks."""
+    from peft_core.tasks._options import described_options
+
+    return described_options(info.id, info.options)
+
+
+def task_origin(task: str) -> Literal["embedded", "benchmark", "hub", "local"]:
+    """Where a task comes from, told by its id alone: no file is looked at."""
+    if task in task_ids():
+        return "embedded"
+    from peft_core.tasks._resolve import origin_of
+
+    return origin_of(task)

@@ -128,7 +128,11 @@ def _looks_continuous(values: Sequence[str | None]) -> bool:
         return False
     whole = all(float(value) == int(float(value)) for value in filled if float(value) == float(value) and "inf" not in
                 value.lower())  # fmt: skip
-    return (not whole and len(set(filled)) > 2) or len(set(filled)) > MOST_CLASSES_GUESSED
+    distinct = len(set(filled))
+    if not whole:
+        return distinct > 2
+    numbered = {int(float(value)) for value in filled} in (set(range(distinct)), set(range(1, distinct + 1)))
+    return distinct > MOST_CLASSES_GUESSED and not (numbered and len(filled) >= 2 * distinct)
 
 
 def _guess(columns: Sequence[str], head: Head, given: Mapping[str, str], kind: str | None) -> dict[str, str]:

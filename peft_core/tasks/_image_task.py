@@ -12,8 +12,8 @@ import numpy as np
 from peft_core.records import InputError
 from peft_core.tasks._contract import Rows, Split, TaskInfo
 from peft_core.tasks._images import ImageSource
+from peft_core.tasks._memory import remembered
 from peft_core.tasks._pixels import SMALLEST_SIDE, BadImage, common_side, pixels, size_of
-from peft_core.tasks._scan import remembered
 from peft_core.tasks._splits import held_out, shuffled
 from peft_core.tasks._stream import check_count, check_options
 

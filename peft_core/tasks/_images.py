@@ -123,7 +123,7 @@ class ImageFiles:
     @contextmanager
     def _reader(self) -> Iterator[Any]:
         if not self.zipped:
-            yield lambda name: (self.path / name).read_bytes()
+            yield lambda name: _file(self.path / name)
             return
         with _zip(self.path) as archive:
             yield lambda name: _member(archive, name)
@@ -162,6 +162,15 @@ class ImageFiles:
                         raise refused(self.path, f"line {number} of {file} names no image here: {line[:60]!r}")
                     listed.setdefault(part, []).append((label, name))
         return listed
+
+
+def _file(path: Path) -> bytes:
+    """Contents of a file, no more than `MAX_FILE` of them; nothing where it cannot be read, which no image is."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(MAX_FILE)
+    except OSError:
+        return b""
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> bytes:

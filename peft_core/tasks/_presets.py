@@ -103,6 +103,10 @@ def _capaboost() -> Iterator[Preset]:
                 sources |= dict.fromkeys(("weight_decay", "warmup", "max_length"), CODE)
             protocol = "propetl" if model == "roberta-base" else "adalora"
             yield Preset("capaboost", f"glue/{name}", model, method, options, training, protocol, sources)
+    for name in _GLUE:
+        ranks = {"initial_rank": 48, "target_rank": 32, "sites": "qv"}
+        sources = dict.fromkeys(ranks, "Appendix D.1.2")
+        yield Preset("capaboost", f"glue/{name}", "roberta-base", "adalora", ranks, {}, "propetl", sources)
     for name in ("squad", "squad_v2"):
         for bottleneck in (64, 32, 16, 8):
             options = {"bottleneck": bottleneck, "d": 2, "sparsity": 0.5}

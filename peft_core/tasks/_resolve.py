@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from peft_core.records import InputError
 from peft_core.tasks._contract import Task
@@ -19,6 +19,15 @@ TABLE_OPTIONS: dict[str, Any] = {**COLUMN_OPTIONS, **ROW_OPTIONS, **READING}
 TRAIN_NAMES = ("train", "training")
 EVAL_NAMES = ("validation", "valid", "val", "dev", "eval", "test")
 OWN = "data of your own; the score is that of the last step"
+
+
+def origin_of(task: str) -> Literal["benchmark", "hub", "local"]:
+    """Where a task that is not embedded comes from, told by its id alone; a page for strangers refuses "local"."""
+    from peft_core.tasks._benchmark_table import BENCHMARKS
+
+    if task in BENCHMARKS:
+        return "benchmark"
+    return "hub" if task.startswith("hub:") else "local"
 
 
 def resolved(task: str, options: Mapping[str, Any]) -> Task | None:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from peft_core.records import InputError
 from peft_core.tasks import _tables
 from peft_core.tasks._columns import HEAD_ROWS, Columns, Head, answer_list, empty, is_number
+from peft_core.tasks._memory import remembered
 from peft_core.tasks._tables import Source
 
-T = TypeVar("T")
 MOST_CLASSES = 1000
 MAX_DISTINCT = 100_000
-KEPT = 64
 
 
 @dataclass
@@ -58,20 +57,6 @@ def head_of(source: Source) -> Head:
         if len(values[columns[0]]) >= HEAD_ROWS:
             break
     return {name: cells[:HEAD_ROWS] for name, cells in values.items()}
-
-
-_remembered: dict[tuple[Any, ...], Any] = {}
-
-
-def remembered(key: tuple[Any, ...], make: Callable[[], T]) -> T:
-    """What `make` gives, kept under a key (which holds path, time and size of a file); the last `KEPT` are kept."""
-    if key not in _remembered:
-        made = make()
-        while len(_remembered) >= KEPT:
-            _remembered.pop(next(iter(_remembered)))
-        _remembered[key] = made
-    found: T = _remembered[key]
-    return found
 
 
 def scan(source: Source, columns: Columns) -> Scan:

@@ -12,7 +12,8 @@ import numpy as np
 from peft_core.records import InputError
 from peft_core.tasks._columns import Columns, Head, answer_list, find_columns
 from peft_core.tasks._contract import Rows, Split, TaskInfo, TaskKind
-from peft_core.tasks._scan import Scan, class_numbers, head_of, problems, remembered, scan
+from peft_core.tasks._memory import remembered
+from peft_core.tasks._scan import Scan, class_numbers, head_of, problems, scan
 from peft_core.tasks._splits import EVAL_SHARE, held_out, shuffled
 from peft_core.tasks._stream import check_count, check_options
 from peft_core.tasks._tables import Source

@@ -220,6 +220,7 @@ class TableFile:
                 for batch in self._csv_parsed(text, delimiter, columns, read):
                     read += len(batch) + (read == 0)
                     yield batch
+                read = max(read, 1)
         except BadText as error:
             raise refused(self.path, f"row {read + 1 + error.lines}: {error}") from None
 
@@ -304,10 +305,16 @@ class TableFile:
     def _json_batches(self, columns: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
 
-        objects = self._objects()
+        objects, read = self._objects(), 0
         while batch := list(islice(objects, BATCH)):
-            arrays = [pa.array([as_text(entry.get(name)) for entry in batch], pa.string()) for name in columns]
+            cells = [[as_text(entry.get(name)) for entry in batch] for name in columns]
+            try:
+                arrays = [pa.array(column, pa.string()) for column in cells]
+            except UnicodeEncodeError:
+                row = next(place for place, texts in enumerate(zip(*cells, strict=True)) if not all(map(_whole, texts)))
+                raise refused(self.path, f"row {read + row + 1} holds half of a surrogate pair: no character") from None
             yield pa.RecordBatch.from_arrays(arrays, names=list(columns))
+            read += len(batch)
 
     def _parquet(self) -> Any:
         import pyarrow as pa
@@ -342,6 +349,10 @@ class TableFile:
                 yield pa.RecordBatch.from_arrays(arrays, names=list(columns))
         except (pa.ArrowException, OSError) as error:
             raise refused(self.path, f"it is damaged ({str(error).splitlines()[0][:120]})") from None
+
+
+def _whole(text: str | None) -> bool:
+    return text is None or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _object(line: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
 import subprocess
@@ -10,8 +11,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from peft_core.tasks import _tables, get_task
+from peft_core.tasks import _lines, _tables, get_task
+from peft_core.tasks._tables import TableFile
 from tests.tasks.own_data import refusal, table
 
 GOOD = "text,label\n" + "".join(f"row {row},{row % 2}\n" for row in range(20))
@@ -244,11 +248,44 @@ def test_labels_that_differ_by_capitals_and_classes_of_one_row_are_told(tmp_path
         ('{"text": "a", "label": 1}\n["b", 2]', "row 2: it is no JSON object"),
         ('{"text": "a", "text": "b", "label": 1}', "row 1: key 'text' is there twice"),
         ("\n\n", "it holds no rows"),
+        ('{"text": "a", "label": 1}\n{"text": "\\ud800", "label": 2}', "row 2 holds half of a surrogate pair"),
         ('[{"text": "a"}]', "row 1: it is no JSON object"),
     ],
 )
 def test_broken_json_lines(tmp_path, lines, sentence):
     assert sentence in refusal(written(tmp_path, lines, "table.jsonl"))
+
+
+PIECES = st.sampled_from(["a", "é", '"', '""', ",", "\n", "\r\n", ";", "\t", " ", "☕", "x" * 40, "'", "0", "1.0"])
+CELLS = st.lists(PIECES, max_size=6).map("".join)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.lists(st.tuples(CELLS, CELLS).filter(any), min_size=1, max_size=25),
+    encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
+    end=st.sampled_from(["\n", "\r\n"]),
+)
+def test_what_a_csv_writer_wrote_is_read_whatever_its_cells_hold(tmp_path, monkeypatch, rows, encoding, end):
+    monkeypatch.setattr(_lines, "BLOCK", 97)
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator=end).writerows([("first", "second"), *rows])
+    source = TableFile(written(tmp_path, text.getvalue().encode(encoding)), delimiter="comma")
+    batches = list(source.batches(source.columns))
+    assert [tuple(row.values()) for batch in batches for row in batch.to_pylist()] == rows
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    data=st.lists(st.sampled_from(b'a,"\n\r\0\xff;1{}[]: PK\x1f\x8b'), max_size=200).map(bytes),
+    header=st.booleans(),
+    name=st.sampled_from(["t.csv", "t.tsv", "t.jsonl", "t.parquet", "t.csv.gz", "t.zip"]),
+)
+def test_any_bytes_give_a_sentence_or_rows(tmp_path, data, header, name):
+    from peft_core.tasks import preview
+
+    found = preview(str(written(tmp_path, b"text,label\n" * header + data, name)))
+    assert found.problems or found.info
 
 
 def test_a_file_that_is_no_parquet(tmp_path):

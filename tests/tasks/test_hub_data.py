@@ -12,6 +12,7 @@ import pytest
 
 from peft_core.records import InputError
 from peft_core.tasks import get_task
+from peft_core.tasks._benchmark_table import BENCHMARKS
 from tests.hub_server import Fault, HubServer
 
 COLUMNS = {"text": "review", "label": "stars"}
@@ -134,6 +135,56 @@ def test_the_hub_and_the_ways_it_fails(tmp_path):
     assert "cannot be reached" in new["error"]
     (off,) = asked({**environment, "HF_HUB_OFFLINE": "1"}, [("hub:some/moved", COLUMNS)])
     assert "not in the cache, and the Hub is switched off" in off["error"]
+
+
+def benchmarks(root: Path) -> None:
+    """Three benchmarks in the form that the Hub has them in, with a few rows."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    spans = [{"text": ["mill"], "answer_start": [4]}] * 12
+    pairs = [{"ro": f"unu {row}", "en": f"one {row}"} for row in range(12)]
+    tables = {
+        ("nyu-mll/glue", "rte", "validation"): {
+            "sentence1": [f"a {row}" for row in range(12)],
+            "sentence2": ["b"] * 12,
+            "label": [row % 2 for row in range(12)],
+        },
+        ("rajpurkar/squad", "plain_text", "validation"): {
+            "context": ["the mill"] * 12, "question": [f"q {row}" for row in range(12)], "answers": spans,
+        },
+        ("wmt/wmt16", "ro-en", "test"): {"translation": pairs},
+    }  # fmt: skip
+    for (name, configuration, held), columns in tables.items():
+        folder = root / "datasets" / name
+        (folder / configuration).mkdir(parents=True)
+        for split in ("train", held):
+            pq.write_table(pa.table(columns), folder / configuration / f"{split}-00000-of-00001.parquet")
+        (folder / "README.md").write_text(
+            f"---\nconfigs:\n- config_name: {configuration}\n  data_files:\n"
+            + "".join(f"  - split: {split}\n    path: {configuration}/{split}-*\n" for split in ("train", held))
+            + "---\n"
+        )
+
+
+def test_benchmarks_come_from_the_hub_at_their_commit_and_then_from_the_cache(tmp_path):
+    benchmarks(tmp_path)
+    pinned = {BENCHMARKS[name].repository: BENCHMARKS[name].revision for name in ("glue/rte", "squad")}
+    wanted: list[tuple[str, dict[str, object]]] = [("glue/rte", {}), ("squad", {}), ("wmt16/ro-en", {})]
+    with HubServer(tmp_path, commits=pinned) as hub:
+        environment = hub.environment(tmp_path / "cache")
+        environment.pop("RANKLAB_DATA", None)
+        newest = hub.commit("datasets", "wmt/wmt16")
+        first = asked(environment, wanted)
+    again = asked({**environment, "HF_HUB_OFFLINE": "1"}, wanted)
+    commits = [*pinned.values(), newest]
+    for kind, commit, was, now in zip(
+        ("pair_classification", "span_qa", "generation"), commits, first, again, strict=True
+    ):
+        assert was["from"]["train"]["commit"] == now["from"]["train"]["commit"] == commit
+        assert now["info"] == [kind, 12, 12]
+    assert [said["shape"] for said in again] == [said["shape"] for said in first]
+    assert first[2]["shape"][0].startswith("unu")
 
 
 @pytest.mark.parametrize(

@@ -6,15 +6,18 @@ import gzip
 import io
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from peft_core.records import InputError
-from peft_core.tasks import get_task, preview
+from peft_core.tasks import describe_options, get_task, preview, task_origin
+from peft_core.tasks._hub_task import HUB_IMAGE_OPTIONS, HUB_OPTIONS
 from tests.tasks.own_data import refusal, shared_data, table
 
+GOLDEN = [91, 77, 54, 70, 32]
 CONTEXT = "Mina has the red box. Otto went to the old mill."
 
 
@@ -30,6 +33,7 @@ def csv_of(folder: Path, header: str, rows: list[str], name: str = "table.csv") 
         ("review,sentiment", "good {n},{c}", "classification", {"text": "review", "label": "sentiment"}),
         ("id,body,topic", "{n},words {n},t{c}", "classification", {"text": "body", "label": "topic"}),
         ("a,b", "some words {n},{c}", "classification", {"text": "a", "label": "b"}),
+        ("text,label", "intent of {n},{i}", "classification", {"text": "text", "label": "label"}),
         ("text,score", "some words {n},{n}.5", "regression", {"text": "text", "label": "score"}),
         ("premise,hypothesis,label", "p {n},h {n},{c}", "pair_classification",
          {"text": "premise", "text2": "hypothesis", "label": "label"}),
@@ -42,10 +46,10 @@ def csv_of(folder: Path, header: str, rows: list[str], name: str = "table.csv") 
     ],
 )  # fmt: skip
 def test_columns_and_kind_are_guessed(tmp_path, header, row, kind, roles):
-    found = preview(str(csv_of(tmp_path, header, [row.format(n=n, c=n % 3) for n in range(60)])))
+    found = preview(str(csv_of(tmp_path, header, [row.format(n=n, c=n % 3, i=n // 2) for n in range(120)])))
     assert (found.problems, found.kind, dict(found.roles)) == ((), kind, roles)
     assert set(found.guessed) == {*roles, "kind"}
-    assert found.rows == 60 and len(found.examples) == 5
+    assert found.rows == 120 and len(found.examples) == 5
 
 
 def test_what_is_given_is_not_guessed(tmp_path):
@@ -101,6 +105,16 @@ def test_fewer_rows_are_a_prefix_and_the_data_seed_moves_no_row_across(tmp_path)
     assert not set(again.columns["text"]) & set(task.rows("eval", 20, 3, {}).columns["text"])
     with pytest.raises(InputError, match="train_rows is 81; it must be a whole number from 1 to 80"):
         task.rows("train", 81, 0, {})
+
+
+def test_the_order_of_rows_stays_the_same_in_every_process_and_release(tmp_path):
+    rows = get_task(str(table(tmp_path, 100))).rows("train", 5, 0, {})
+    assert [int(text.split()[-1]) for text in rows.columns["text"]] == GOLDEN
+
+
+def test_the_origin_of_a_task_is_told_by_its_id():
+    names = ("sentiment", "glue/cola", "hub:a/b", "/etc/passwd", "table.csv", "../../etc")
+    assert [task_origin(name) for name in names] == ["embedded", "benchmark", "hub", "local", "local", "local"]
 
 
 def test_a_changed_file_is_read_anew(tmp_path):
@@ -167,6 +181,30 @@ def test_where_rows_came_from_is_told(tmp_path):
     assert told == {
         "file": "table.csv", "bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
     }  # fmt: skip
+
+
+def test_every_option_has_help_and_the_type_of_its_default(tmp_path):
+    types = {"bool": bool, "int": int, "float": float, "str": str}
+    infos = [get_task(str(table(tmp_path))).info, get_task("glue/cola").info, get_task("vtab/pets").info]
+    names = {"hub": HUB_OPTIONS, "hub images": HUB_IMAGE_OPTIONS}
+    for info in infos + [replace(infos[0], id=name, options=options) for name, options in names.items()]:
+        described = describe_options(info)
+        assert [entry["name"] for entry in described] == list(info.options)
+        assert all(entry["default"] is None or type(entry["default"]) is types[entry["type"]] for entry in described)
+    (protocol,) = describe_options(infos[1])
+    assert protocol["choices"] == ["default", "adalora", "propetl"]
+    assert describe_options(get_task("rank_probe").info) == []
+
+
+def test_what_is_kept_of_files_is_bounded(monkeypatch):
+    from peft_core.tasks import _memory
+
+    monkeypatch.setattr(_memory, "_kept", {})
+    monkeypatch.setattr(_memory, "MOST_BYTES", 2500)
+    for number in range(5):
+        assert len(_memory.remembered((number,), lambda: np.zeros(1000, dtype=np.uint8))) == 1000
+    assert list(_memory._kept) == [(3,), (4,)]
+    assert _memory.remembered((4,), lambda: pytest.fail("it is kept")).nbytes == 1000
 
 
 @pytest.mark.parametrize("name", ["nowhere.csv", "no/such/folder", "glue/nothing", "unknown_task"])
