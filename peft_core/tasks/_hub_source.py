@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from peft_core.records import InputError
-from peft_core.tasks._tables import BATCH, MAX_ROWS, text_array
+from peft_core.tasks._tables import BATCH, MAX_ROWS, capped, text_array
 
 if TYPE_CHECKING:
     import datasets
@@ -66,6 +66,9 @@ class HubTable:
         return {name: tuple(features[name].names) for name in features if hasattr(features[name], "names")}
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        return capped(self._batches(columns))
+
+    def _batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
 
         paths = [self._inner[name] for name in columns]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from peft_core.tasks import _tables
 from peft_core.tasks._columns import HEAD_ROWS, Columns, Head, answer_list, empty, is_number
 from peft_core.tasks._memory import remembered
 from peft_core.tasks._tables import Source
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 MOST_CLASSES = 1000
 MAX_DISTINCT = 100_000
@@ -68,6 +71,23 @@ def scan(source: Source, columns: Columns) -> Scan:
     return remembered((source.key(), columns.kind, columns.roles), lambda: _scan(source, columns))
 
 
+class _Filling:
+    """One value a row, appended; memory that no row has reached is not touched."""
+
+    def __init__(self, dtype: type) -> None:
+        self._values: np.ndarray = np.empty(_tables.MAX_ROWS, dtype=dtype)
+        self._count = 0
+
+    def add(self, values: np.ndarray) -> None:
+        self._values[self._count : self._count + len(values)] = values
+        self._count += len(values)
+
+    def filled(self) -> np.ndarray:
+        """The rows' values; a copy of few, so that the room for many is given back."""
+        values = self._values[: self._count]
+        return values if 4 * self._count > len(self._values) else values.copy()
+
+
 class _Labels:
     """Numbers the distinct labels in the order they come; each label is text without surrounding blanks."""
 
@@ -84,58 +104,76 @@ class _Labels:
 
 
 def _scan(source: Source, columns: Columns) -> Scan:
-    import pyarrow.compute as pc
-
-    found = Scan(empty=dict.fromkeys(columns.names, 0))
-    regression = columns.kind.endswith("regression")
-    label = columns["label"] if "label" in dict(columns.roles) else None
-    labels, codes, values, usable, contents, groups = _Labels(), [], [], [], [], []
-    read = [name for role, name in columns.roles if role not in ("label", "target", "answers")]
-    totals, longest = dict.fromkeys(columns.names, 0), dict.fromkeys(columns.names, 0)
+    reading = _Pass(source.name, columns)
     for batch in source.batches(columns.names):
+        reading.add(batch)
+    return reading.result()
+
+
+class _Pass:
+    """Adds up batch after batch what a `Scan` holds."""
+
+    def __init__(self, name: str, columns: Columns) -> None:
+        self.name, self.columns, roles = name, columns, dict(columns.roles)
+        self.found = Scan(empty=dict.fromkeys(columns.names, 0))
+        self.label, self.regression = roles.get("label"), columns.kind.endswith("regression")
+        self.filled = [column for role, column in columns.roles if role != "answers"]
+        self.read = [column for role, column in columns.roles if role not in ("label", "target", "answers")]
+        self.labels, self.usable, self.contents = _Labels(), _Filling(np.bool_), _Filling(np.uint64)
+        self.codes, self.values, self.groups = _Filling(np.int32), _Filling(np.float32), _Filling(np.uint64)
+        self.totals, self.longest = dict.fromkeys(columns.names, 0), dict.fromkeys(columns.names, 0)
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        fine = self._filled(batch)
+        if self.regression:
+            numbers = _numbers(batch.column(self.label), self.found)
+            self.values.add(numbers)
+            fine &= np.isfinite(numbers)
+        elif self.label is not None:
+            self.codes.add(self.labels.codes(batch.column(self.label)))
+            if len(self.labels.numbers) > MAX_DISTINCT:
+                allowed = f"it holds over {MAX_DISTINCT:,} different values; it must hold classes"
+                raise InputError("task_options.label", self.label, allowed)
+        if self.columns.kind == "span_qa":
+            lost = _lost(batch, self.columns)
+            self.found.lost += int(lost.sum())
+            fine &= ~lost
+            self.groups.add(content_hashes(batch, [self.columns["context"]]))
+        self.usable.add(fine)
+        self.contents.add(content_hashes(batch, self.read))
+        self.found.rows += len(batch)
+
+    def _filled(self, batch: pa.RecordBatch) -> np.ndarray:
+        """Whether all needed cells of a row hold something; counts those that do not, and the characters."""
+        import pyarrow.compute as pc
+
         fine = np.ones(len(batch), dtype=bool)
-        for name in columns.names:
+        for name in self.columns.names:
             cells = batch.column(name)
-            if columns.kind != "span_qa" or name != columns["answers"]:
+            if name in self.filled:
                 stripped = pc.utf8_trim_whitespace(cells)
                 bare = pc.or_kleene(pc.equal(stripped, ""), pc.equal(pc.utf8_lower(stripped), "nan"))
                 missing = bare.fill_null(True).to_numpy(zero_copy_only=False)
-                found.empty[name] += int(missing.sum())
+                self.found.empty[name] += int(missing.sum())
                 fine &= ~missing
             lengths = pc.utf8_length(cells)
-            totals[name] += pc.sum(lengths).as_py() or 0
-            longest[name] = max(longest[name], pc.max(lengths).as_py() or 0)
-        if regression:
-            values.append(_numbers(batch.column(label), found))
-            fine &= np.isfinite(values[-1])
-        elif label is not None:
-            codes.append(labels.codes(batch.column(label)))
-            if len(labels.numbers) > MAX_DISTINCT:
-                raise InputError(
-                    "task_options.label",
-                    label,
-                    f"it holds over {MAX_DISTINCT:,} different values; it must hold classes",
-                )
-        if columns.kind == "span_qa":
-            lost = _lost(batch, columns)
-            found.lost += int(lost.sum())
-            fine &= ~lost
-        usable.append(fine)
-        contents.append(content_hashes(batch, read))
-        if columns.kind == "span_qa":
-            groups.append(content_hashes(batch, [columns["context"]]))
-        found.rows += len(batch)
-    if not found.rows:
-        raise InputError("task", source.name, "it holds a header and no rows")
-    found.usable, found.contents = np.concatenate(usable), np.concatenate(contents)
-    found.groups = np.concatenate(groups) if groups else found.contents
-    found.capped = found.rows >= _tables.MAX_ROWS
-    found.lengths = {name: (totals[name] / found.rows, longest[name]) for name in columns.names}
-    if regression:
-        found.values = np.concatenate(values)
-    elif label is not None:
-        _sort_labels(found, np.concatenate(codes), list(labels.numbers))
-    return found
+            self.totals[name] += pc.sum(lengths).as_py() or 0
+            self.longest[name] = max(self.longest[name], pc.max(lengths).as_py() or 0)
+        return fine
+
+    def result(self) -> Scan:
+        found = self.found
+        if not found.rows:
+            raise InputError("task", self.name, "it holds a header and no rows")
+        found.usable, found.contents = self.usable.filled(), self.contents.filled()
+        found.groups = self.groups.filled() if self.columns.kind == "span_qa" else found.contents
+        found.capped = found.rows >= _tables.MAX_ROWS
+        found.lengths = {name: (self.totals[name] / found.rows, self.longest[name]) for name in self.columns.names}
+        if self.regression:
+            found.values = self.values.filled()
+        elif self.label is not None:
+            _sort_labels(found, self.codes.filled(), list(self.labels.numbers))
+        return found
 
 
 def _numbers(cells: Any, found: Scan) -> np.ndarray:
@@ -180,7 +218,7 @@ def _sort_labels(found: Scan, codes: np.ndarray, names: list[str]) -> None:
     order = sorted(range(len(names)), key=lambda number: _label_order(names[number]))
     new = np.empty(len(names) + 1, dtype=np.int32)
     new[order], new[-1] = np.arange(len(names)), -1
-    found.codes = new[codes]
+    found.codes = new.take(codes, out=codes, mode="wrap")
     found.labels = tuple(names[number] for number in order)
     found.counts = tuple(np.bincount(found.codes[found.codes >= 0], minlength=len(names)).tolist())
 

@@ -18,9 +18,10 @@ def keys(seed: int, purpose: str, contents: np.ndarray) -> np.ndarray:
     digest = blake2b(f"{purpose}:{seed}".encode(), digest_size=8).digest()
     with np.errstate(over="ignore"):
         mixed = contents ^ np.uint64(int.from_bytes(digest, "little"))
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+            mixed ^= mixed >> np.uint64(shift)
+            mixed *= np.uint64(factor)
+    return mixed
 
 
 def shuffled(rows: np.ndarray, contents: np.ndarray, seed: int, purpose: str) -> np.ndarray:

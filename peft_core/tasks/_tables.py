@@ -96,6 +96,16 @@ def text_array(array: pa.Array) -> pa.Array:
     return pa.array([as_text(value) for value in array.to_pylist()], pa.string())
 
 
+def capped(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The first `MAX_ROWS` rows."""
+    left = MAX_ROWS
+    for batch in batches:
+        yield batch.slice(0, left)
+        left -= len(batch)
+        if left <= 0:
+            return
+
+
 def sha256(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -166,12 +176,7 @@ class TableFile:
             InputError: the first row that cannot be read, by its number (a header line is row 1).
         """
         read = {"csv": self._csv_batches, "jsonl": self._json_batches, "parquet": self._parquet_batches}[self.format]
-        left = MAX_ROWS
-        for batch in read(tuple(columns)):
-            yield batch.slice(0, left)
-            left -= len(batch)
-            if left <= 0:
-                return
+        yield from capped(read(tuple(columns)))
 
     def _delimiter(self, header: str) -> str:
         if self.delimiter is not None:
