@@ -26,8 +26,8 @@ METRICS: dict[TaskKind, tuple[str, ...]] = {
     "image_classification": ("accuracy",),
     "regression": ("pearson", "spearman"),
     "pair_regression": ("pearson", "spearman"),
-    "span_qa": ("exact_match", "f1"),
-    "generation": ("bleu", "rouge2"),
+    "span_qa": ("exact_match", "qa_f1"),
+    "generation": ("bleu", "rouge_l"),
 }
 COLUMN_OPTIONS: dict[str, Any] = dict.fromkeys(
     ("kind", "text", "text2", "label", "question", "context", "answers", "target")

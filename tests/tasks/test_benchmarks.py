@@ -10,15 +10,23 @@ import numpy as np
 import pytest
 
 from peft_core.methods import list_methods
+from peft_core.metrics.scores import CLASS_METRICS, NUMBER_METRICS
+from peft_core.metrics.texts import ANSWER_METRICS, GENERATION_METRICS
 from peft_core.records import InputError, MethodSpec, TrainingConfig
 from peft_core.tasks import get_task, list_benchmarks, presets
 from peft_core.tasks._benchmark_table import BENCHMARKS
+from peft_core.tasks._contract import PROBLEMS
 from peft_core.tasks._hub import COMMIT, check_id
+from peft_core.tasks._table_task import METRICS as OWN_METRICS
 from tests.tasks.own_data import shared_data
 
 METRICS = {
-    "accuracy", "f1", "matthews_correlation", "pearson", "spearman", "exact_match", "bleu", "rouge2",
-}  # fmt: skip
+    "classification": set(CLASS_METRICS),
+    "regression": set(NUMBER_METRICS),
+    "span": set(ANSWER_METRICS),
+    "generation": set(GENERATION_METRICS),
+}
+"""By what a model's head is for."""
 LABELS = {
     "cola": ("unacceptable", "acceptable"),
     "rte": ("entailment", "not_entailment"),
@@ -39,13 +47,18 @@ def data(monkeypatch) -> Path:
 def test_every_line_of_the_table_is_whole(benchmark):
     assert check_id(benchmark.repository)
     assert benchmark.revision is None or COMMIT.fullmatch(benchmark.revision)
-    assert set(benchmark.metrics) <= METRICS
     info = get_task(benchmark.id).info
+    assert set(benchmark.metrics) <= METRICS[info.problem]
     assert info.origin == "benchmark" and info.kind == benchmark.kind and info.protocol
     if benchmark.kind.endswith("classification"):
         assert info.labels is not None and len(info.labels) == info.outputs > 1
     if benchmark.drawn:
         assert info.max_train_rows == 1000
+
+
+def test_own_data_is_scored_by_metrics_that_there_are():
+    for kind, metrics in OWN_METRICS.items():
+        assert set(metrics) <= METRICS[PROBLEMS[kind]]
 
 
 def test_the_benchmarks_of_the_issue_are_there():
