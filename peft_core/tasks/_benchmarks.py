@@ -53,7 +53,8 @@ def local_path(benchmark: Benchmark) -> Path | None:
         folder = root / benchmark.id
         return folder if folder.is_dir() and len(tables_in(folder)) == 2 else None
     group, _, last = benchmark.id.rpartition("/")
-    bases = [root / group / name for name in (last, *benchmark.aliases)]
+    groups = (group, "vtab-1k") if group == "vtab" else (group,)
+    bases = [root / folder / name for folder in groups for name in (last, *benchmark.aliases)]
     if not group:
         bases += [root / "images" / name for name in (last, f"{last}_subset")]
     candidates = (path for base in bases for path in (base, base.with_name(f"{base.name}.zip")))

@@ -84,7 +84,9 @@ class ImageFiles:
 
     def key(self) -> tuple[Any, ...]:
         status = self.path.stat()
-        return str(self.path), status.st_mtime_ns, status.st_size
+        folders = [] if self.zipped else [path for depth in ("*/", "*/*/") for path in self.path.glob(depth)]
+        newest = max((path.stat().st_mtime_ns for path in folders), default=0)
+        return str(self.path), status.st_mtime_ns, status.st_size, len(folders), newest
 
     def origin(self) -> dict[str, Any]:
         found: dict[str, Any] = {"file": self.name}

@@ -172,7 +172,7 @@ def vtab(folder: Path, images: int) -> None:
 
 
 def test_vtab_is_read_by_its_lists_and_can_be_tuned_on_800_and_200(tmp_path, monkeypatch):
-    vtab(tmp_path / "vtab/oxford_iiit_pet", 1000)
+    vtab(tmp_path / "vtab-1k/oxford_iiit_pet", 1000)
     monkeypatch.setenv("RANKLAB_DATA", str(tmp_path))
     info = get_task("vtab/pets").info
     assert (info.max_train_rows, info.max_eval_rows, info.outputs) == (1000, 40, 37)

@@ -257,6 +257,9 @@ def test_a_folder_of_images_by_class(tmp_path, zipped):
     rows = task.rows("train", 16, 0, {})
     assert rows.columns["image"].shape == (16, 30, 30, 3) and rows.columns["image"].dtype == np.uint8
     assert ((rows.columns["image"][:, 0, 0, 0] >= 100) == (rows.labels == 1)).all()
+    if not zipped:
+        (path / "cat/new.png").write_bytes(picture(3))
+        assert get_task(str(path)).info.max_train_rows + get_task(str(path)).info.max_eval_rows == 21
     small = {"image_size": 12}
     assert get_task(str(path), small).rows("eval", 4, 0, small).columns["image"].shape == (4, 12, 12, 3)
 
