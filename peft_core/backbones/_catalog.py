@@ -125,12 +125,14 @@ def config_of(model_id: str) -> dict[str, Any]:
     return dict(hub_model(model_id).config)
 
 
-def hub_model(model_id: str, commit: str | None = None, said: Callable[[str], None] | None = None) -> HubModel:
+def hub_model(
+    model_id: str, commit: str | None = None, patient: bool = False, said: Callable[[str], None] | None = None
+) -> HubModel:
     """What is known of a paper's backbone or a model of the Hub without its weights (`_hub.look_up`).
 
     Args:
         commit: in place of the revision that the id names.
-        said: hears of pauses between attempts to reach the Hub.
+        patient, said: whether a busy Hub is waited for, and who hears of that.
 
     Raises:
         InputError: there is no such model, or it cannot be used.
@@ -140,7 +142,7 @@ def hub_model(model_id: str, commit: str | None = None, said: Callable[[str], No
     paper = paper_model(model_id)
     hub = HubId(paper.repository) if paper is not None else hub_id(model_id)
     try:
-        return look_up(hub if commit is None else HubId(hub.repository, commit), model_id, said)
+        return look_up(hub if commit is None else HubId(hub.repository, commit), model_id, patient, said)
     except InputError as error:
         if "/" in model_id or paper is not None:
             raise
@@ -178,6 +180,10 @@ def family_for(model_id: str, config: dict[str, Any]) -> Family:
     if family is None:
         allowed = f"its architecture {kind!r} is not supported; those with every method are {known_architectures()}"
         raise InputError("model", model_id, allowed)
+    if config.get("quantization_config") is not None:
+        raise InputError(
+            "model", model_id, "its weights are quantised; only plain floating-point weights are trained on"
+        )
     for field, value in family.required:
         if config.get(field, value) != value:
             raise InputError("model", model_id, f"its {field} is {config[field]!r}; only {value!r} is supported")

@@ -24,9 +24,10 @@ from peft_core.backbones._hub_cache import (
     cached_model,
     note_commit,
     offline,
+    remove_leftovers,
     snapshot,
 )
-from peft_core.backbones._hub_calls import ATTEMPTS, TIMEOUT, HubUnavailable, attempted
+from peft_core.backbones._hub_calls import HURRIED_ATTEMPTS, TIMEOUT, HubUnavailable, attempted
 from peft_core.backbones._hub_ids import COMMIT, HubId
 from peft_core.backbones._hub_transfer import Meter, Progress, fetch_file, token
 from peft_core.records import InputError
@@ -66,12 +67,13 @@ class HubModel:
 _known: dict[HubId, tuple[float, HubModel]] = {}
 
 
-def look_up(hub: HubId, model_id: str, said: Callable[[str], None] | None = None) -> HubModel:
+def look_up(hub: HubId, model_id: str, patient: bool = False, said: Callable[[str], None] | None = None) -> HubModel:
     """A model's commit, config and sizes: from the Hub, or from a copy where the Hub is off or down.
 
     Nothing but config.json is downloaded. A process asks again after `REMEMBERED_SECONDS`.
 
     Args:
+        patient: whether a busy Hub is waited for; else somebody waits for the answer, who gets one soon.
         said: hears of pauses between attempts.
 
     Raises:
@@ -79,14 +81,14 @@ def look_up(hub: HubId, model_id: str, said: Callable[[str], None] | None = None
     """
     then, found = _known.get(hub, (0.0, None))
     if found is None or time.monotonic() - then > REMEMBERED_SECONDS:
-        found = _look_up(hub, model_id, said)
+        found = _look_up(hub, model_id, patient, said)
         _known[hub] = (time.monotonic(), found)
     folder = cached_model(replace(hub, revision=found.commit))
     whole = folder is not None and all((folder / name).is_file() for name in found.files)
     return replace(found, folder=folder if whole else None)
 
 
-def _look_up(hub: HubId, model_id: str, said: Callable[[str], None] | None) -> HubModel:
+def _look_up(hub: HubId, model_id: str, patient: bool, said: Callable[[str], None] | None) -> HubModel:
     copy = cached_model(hub)
     if copy is not None and (hub.pinned or offline()):
         return _from_copy(hub, model_id, copy, None if hub.pinned else "the Hub is switched off")
@@ -94,7 +96,8 @@ def _look_up(hub: HubId, model_id: str, said: Callable[[str], None] | None) -> H
         allowed = f"{hub.repository} is not in the cache, and the Hub is switched off (HF_HUB_OFFLINE)"
         raise InputError("model", model_id, allowed)
     try:
-        return _ask(hub, model_id, partial(attempted, model_id, attempts=1 if copy else ATTEMPTS, said=said))
+        attempts = 1 if copy else None if patient else HURRIED_ATTEMPTS
+        return _ask(hub, model_id, partial(attempted, model_id, attempts=attempts, said=said))
     except HubUnavailable as error:
         if copy is None:
             allowed = f"{error}, and there is no copy in the cache; try again later"
@@ -248,6 +251,7 @@ def download(model: HubModel, model_id: str, progress: Progress | None = None) -
     """
     if model.folder is not None:
         return model.folder
+    remove_leftovers(model.hub)
     meter = Meter(model.hub.repository, sum(model.files.values()), progress)
     for name, size in model.files.items():
         meter.begin(size)

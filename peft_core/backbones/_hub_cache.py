@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import time
 import uuid
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from peft_core.backbones._hub_ids import COMMIT, HubId
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+LEFTOVER_SECONDS = 3600.0
 SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 
 
@@ -61,6 +64,14 @@ def note_commit(hub: HubId, commit: str) -> None:
     part = file.with_name(f"{file.name}.{uuid.uuid4().hex[:8]}.tmp")
     part.write_text(commit, encoding="utf-8")
     part.replace(file)
+
+
+def remove_leftovers(hub: HubId) -> None:
+    """Remove what downloads left that were ended in the middle: parts that nobody has written to for an hour."""
+    for part in (_repository(hub) / "blobs").glob("*.incomplete"):
+        with suppress(OSError):
+            if time.time() - part.stat().st_mtime > LEFTOVER_SECONDS:
+                part.unlink()
 
 
 def cache_folder() -> Path:

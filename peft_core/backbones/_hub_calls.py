@@ -14,6 +14,7 @@ from peft_core.records import InputError
 
 T = TypeVar("T")
 ATTEMPTS = 4
+HURRIED_ATTEMPTS = 2
 PAUSE = 0.5
 """Seconds before the second attempt; doubled before each further one."""
 MAX_PAUSE = 20.0
@@ -44,16 +45,19 @@ class _Trouble:
 
 
 def attempted(
-    model_id: str, call: Callable[[], T], attempts: int = ATTEMPTS, said: Callable[[str], None] | None = None
+    model_id: str, call: Callable[[], T], attempts: int | None = None, said: Callable[[str], None] | None = None
 ) -> T:
     """What a call to the Hub gives, tried again after a pause where the Hub is slow, busy or breaks off.
 
     Args:
+        attempts: how many; None: as many as somebody waits for who has nothing else to do. Fewer have short pauses.
         said: hears of every pause.
 
     Raises:
         InputError: the Hub's answer is final. HubUnavailable: it gave none in all attempts. OSError: the disk is full.
     """
+    longest = MAX_PAUSE if attempts is None else PAUSE
+    attempts = attempts or ATTEMPTS
     for attempt in range(1, attempts + 1):
         try:
             with _impatient():
@@ -66,7 +70,7 @@ def attempted(
                 raise InputError("model", model_id, trouble.sentence) from None
             if attempt == attempts:
                 raise HubUnavailable(trouble.sentence) from None
-            pause = min(trouble.wait if trouble.wait is not None else PAUSE * 2 ** (attempt - 1), MAX_PAUSE)
+            pause = min(trouble.wait if trouble.wait is not None else PAUSE * 2 ** (attempt - 1), longest)
             if said is not None:
                 said(f"{trouble.sentence}; attempt {attempt + 1} of {attempts} follows in {pause:g} s")
             time.sleep(pause)

@@ -62,7 +62,7 @@ def fetch_model(
     from peft_core.backbones._hub import download
 
     said = (lambda sentence: progress(0.0, sentence)) if progress is not None else None
-    found = hub_model(model_id, commit, said)
+    found = hub_model(model_id, commit, patient=True, said=said)
     family_for(model_id, found.config)
     where = download(found, model_id, progress)
     return ModelSource(f"{found.hub.repository}@{found.commit}", "hub", where, found.commit, found.said)
