@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -30,8 +31,8 @@ LARGE = 10_000
 class Fault:
     """What goes wrong with the next requests whose path contains `where`.
 
-    status: answered instead. cut: only so many bytes of the body are sent. times: how often; then all is well.
-    method: only for requests of this kind.
+    status: answered instead, with `headers` (a 429 with the seconds to wait). cut: only so many bytes of the body are
+    sent. delay: seconds before the answer. times: how often; then all is well. method: only for requests of this kind.
     """
 
     where: str
@@ -39,22 +40,28 @@ class Fault:
     cut: int | None = None
     times: int = 1
     method: str | None = None
+    delay: float = 0.0
+    headers: Mapping[str, str] = field(default_factory=lambda: {"Retry-After": "0"})
 
 
 @dataclass
 class HubServer:
     """Serves the repositories below a folder.
 
-    gated, private: repositories answered with 401 and the Hub's error codes. sizes: by repository, sizes of files that
-    its metadata claims (a repository of 400 GB takes no disk here). commits: by repository, a commit
-    to go by instead of the hash. faults: see `Fault`.
+    gated, private: repositories answered with 401 and the Hub's error codes; of a gated model, as on the Hub, the
+    metadata is open and its files are answered with 403. sizes: by repository, sizes of files that
+    its metadata claims (a repository of 400 GB takes no disk here). parameters: by repository, how many its metadata
+    claims. commits: by repository, a commit to go by instead of the hash. moved: new names of models by their old ones,
+    which are redirected. faults: see `Fault`.
     """
 
     root: Path
     gated: set[str] = field(default_factory=set)
     private: set[str] = field(default_factory=set)
     sizes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    parameters: Mapping[str, int] = field(default_factory=dict)
     commits: Mapping[str, str] = field(default_factory=dict)
+    moved: Mapping[str, str] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
     """Method and path of every request, in order."""
@@ -131,8 +138,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         self.hub.requests.append(f"{self.command} {self.path}")
         self._fault = self.hub.fault(self.command, self.path)
+        if self._fault and self._fault.delay:
+            time.sleep(self._fault.delay)
         if self._fault and self._fault.status:
-            return self._send(self._fault.status, {"error": "made to fail"}, {"Retry-After": "0"})
+            return self._send(self._fault.status, {"error": "made to fail"}, self._fault.headers)
+        for old, new in self.hub.moved.items():
+            if self.path.startswith((f"/api/models/{old}/", f"/{old}/")):
+                return self._send(307, {}, {"Location": self.path.replace(old, new, 1)})
         parts = [unquote(part) for part in urlsplit(self.path).path.strip("/").split("/")]
         if parts[0] == "lfs":
             return self._blob(Path(self.hub.root, *parts[1:]))
@@ -145,10 +157,11 @@ class _Handler(BaseHTTPRequestHandler):
         return self._send(404, {"error": "Not found"})
 
     def _allowed(self, kind: str, repository: str) -> bool:
+        if repository in self.hub.gated and kind == "models" and self.path.startswith("/api/"):
+            return True
         if repository in self.hub.gated:
-            self._send(
-                401, {"error": "gated"}, {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access is restricted"}
-            )
+            code = {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access is restricted"}
+            self._send(403 if kind == "models" else 401, {"error": "gated"}, code)
         elif repository in self.hub.private or not self.hub.folder(kind, repository).is_dir():
             self._send(
                 401, {"error": "none"}, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"}
@@ -192,6 +205,10 @@ class _Handler(BaseHTTPRequestHandler):
         config = self.hub.folder(kind, repository) / "config.json"
         if kind == "models" and config.is_file():
             info["config"] = json.loads(config.read_text())
+            info |= {"gated": "manual" if repository in self.hub.gated else False, "tags": ["license:mit"]}
+            if repository in self.hub.parameters:
+                count = self.hub.parameters[repository]
+                info["safetensors"] = {"parameters": {"BF16": count}, "total": count}
         return info
 
     def _entries(self, kind: str, repository: str) -> list[dict[str, Any]]:

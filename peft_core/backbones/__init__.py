@@ -2,9 +2,13 @@
 
 from peft_core.backbones._catalog import ModelInfo, list_models, model_info
 from peft_core.backbones._loading import initial_head, label_tokens, load_backbone, load_head, meta_backbone
+from peft_core.backbones._sources import ModelSource, check_model, fetch_model
 
 __all__ = [
     "ModelInfo",
+    "ModelSource",
+    "check_model",
+    "fetch_model",
     "initial_head",
     "label_tokens",
     "list_models",

@@ -1,18 +1,24 @@
-"""The models that can be named: embedded ones, the papers' backbones, local folders. Cheap: reads only JSON."""
+"""The models that can be named: embedded ones, the papers' backbones, folders, the Hub. Cheap: reads only JSON."""
 
 from __future__ import annotations
 
 import json
 import math
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from peft_core.backbones._family import Family, TaskModel, family_of, known_architectures
+from peft_core.backbones._hub_cache import cached_model
+from peft_core.backbones._hub_ids import WRITTEN, HubId, check_text, hub_id, is_path, public_mode
 from peft_core.backbones.paper_configs import PAPER_MODELS, PaperModel
 from peft_core.records import InputError, Problem
+
+if TYPE_CHECKING:
+    from peft_core.backbones._hub import HubModel
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets" / "models"
 MAX_HEADER_BYTES = 100_000_000
@@ -36,17 +42,17 @@ class ModelInfo:
     max_length: int | None
     """Most tokens of a row; None for images and for architectures without a limit."""
     repository: str | None = None
-    """Hub repository of a paper's backbone."""
+    """Repository of the Hub; None for a folder."""
 
 
 def list_models() -> list[ModelInfo]:
     """Embedded models, then the papers' backbones."""
-    folders = sorted(path.parent for path in ASSETS.glob("*/config.json"))
-    return [_folder_info(folder, "embedded") for folder in folders] + [_paper_info(model) for model in PAPER_MODELS]
+    embedded = [_folder_info(ASSETS / name, "embedded") for name in _embedded()]
+    return embedded + [_paper_info(model) for model in PAPER_MODELS]
 
 
 def model_info(model_id: str) -> ModelInfo:
-    """One model of `list_models`, or a local folder.
+    """One model of `list_models`, a local folder, or a model of the Hub, of which metadata and config are read.
 
     Raises:
         InputError: no such model.
@@ -54,43 +60,94 @@ def model_info(model_id: str) -> ModelInfo:
     paper = paper_model(model_id)
     if paper is not None:
         return _paper_info(paper)
-    folder = model_folder(model_id)
-    return _folder_info(folder, "embedded" if folder.parent == ASSETS else "local")
+    folder = local_folder(model_id)
+    if folder is not None:
+        return _folder_info(folder, "embedded" if folder.parent == ASSETS else "local")
+    return _hub_info(model_id)
 
 
 def paper_model(model_id: str) -> PaperModel | None:
     return next((model for model in PAPER_MODELS if model.id == model_id), None)
 
 
-def model_folder(model_id: str) -> Path:
-    """The folder with the model's config and weights.
+def local_folder(model_id: str) -> Path | None:
+    """The folder of an embedded model or of the visitor's own; None for what is to be looked for elsewhere.
 
     Raises:
-        InputError: the model is not at hand.
+        InputError: a folder without a model, or a path where there is no folder or none is allowed.
     """
-    folder = _local_folder(model_id)
+    check_text(model_id)
+    folder = _existing_folder(model_id)
     if folder is not None and (folder / "config.json").is_file():
         return folder
     if folder is not None:
         raise InputError("model", model_id, "this folder holds no config.json of a transformers model")
-    paper = paper_model(model_id)
-    if paper is not None:
-        raise InputError(
-            "model", model_id, f"its weights are not at hand; give a folder that holds a copy of {paper.repository}"
-        )
-    known = ", ".join(model.id for model in list_models())
-    raise InputError("model", model_id, f"it is not at hand; it must be a local folder or one of {known}")
+    if is_path(model_id):
+        raise InputError("model", model_id, f"there is no such folder here; {WRITTEN}")
+    return None
 
 
-def _local_folder(model_id: str) -> Path | None:
-    """The folder an id or a path stands for, None where there is none or the file system takes no such name."""
+def _existing_folder(model_id: str) -> Path | None:
+    """The folder an id or a path stands for, None where there is none or the file system takes no such name.
+
+    Raises:
+        InputError: a path where strangers may not name one.
+    """
+    if model_id in _embedded():
+        return ASSETS / model_id
+    if public_mode():
+        if is_path(model_id):
+            raise InputError("model", model_id, f"local folders cannot be named on a public page; {WRITTEN}")
+        return None
     try:
-        if (ASSETS / model_id).is_dir() and (ASSETS / model_id).parent == ASSETS:
-            return ASSETS / model_id
         folder = Path(model_id).expanduser()
         return folder.resolve() if folder.is_dir() else None
     except (OSError, ValueError, RuntimeError):
         return None
+
+
+def _embedded() -> list[str]:
+    return sorted(path.parent.name for path in ASSETS.glob("*/config.json"))
+
+
+def config_of(model_id: str) -> dict[str, Any]:
+    """A model's config without its weights: known for a paper's backbone, else of its folder or of the Hub.
+
+    Raises:
+        InputError: no such model, or its config cannot be read.
+    """
+    paper = paper_model(model_id)
+    if paper is not None:
+        return dict(paper.config)
+    folder = local_folder(model_id)
+    if folder is not None:
+        return read_config(folder)
+    return dict(hub_model(model_id).config)
+
+
+def hub_model(
+    model_id: str, commit: str | None = None, patient: bool = False, said: Callable[[str], None] | None = None
+) -> HubModel:
+    """What is known of a paper's backbone or a model of the Hub without its weights (`_hub.look_up`).
+
+    Args:
+        commit: in place of the revision that the id names.
+        patient, said: whether a busy Hub is waited for, and who hears of that.
+
+    Raises:
+        InputError: there is no such model, or it cannot be used.
+    """
+    from peft_core.backbones._hub import look_up
+
+    paper = paper_model(model_id)
+    hub = HubId(paper.repository) if paper is not None else hub_id(model_id)
+    try:
+        return look_up(hub if commit is None else HubId(hub.repository, commit), model_id, patient, said)
+    except InputError as error:
+        if "/" in model_id or paper is not None:
+            raise
+        allowed = f"{error.allowed}; embedded models are {', '.join(_embedded())}"
+        raise InputError(error.field, error.value, allowed) from None
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -123,6 +180,10 @@ def family_for(model_id: str, config: dict[str, Any]) -> Family:
     if family is None:
         allowed = f"its architecture {kind!r} is not supported; those with every method are {known_architectures()}"
         raise InputError("model", model_id, allowed)
+    if config.get("quantization_config") is not None:
+        raise InputError(
+            "model", model_id, "its weights are quantised; only plain floating-point weights are trained on"
+        )
     for field, value in family.required:
         if config.get(field, value) != value:
             raise InputError("model", model_id, f"its {field} is {config[field]!r}; only {value!r} is supported")
@@ -158,7 +219,7 @@ def _paper_info(model: PaperModel) -> ModelInfo:
         architecture=family.name,
         parameters=model.parameters,
         origin="paper",
-        available=False,
+        available=cached_model(HubId(model.repository)) is not None,
         modality=family.modality,
         license=model.license,
         max_length=position_limit(family, model.config),
@@ -180,6 +241,23 @@ def _folder_info(folder: Path, origin: Literal["embedded", "local"]) -> ModelInf
         modality=family.modality,
         license="Apache-2.0" if origin == "embedded" else "unknown",
         max_length=position_limit(family, config),
+    )
+
+
+def _hub_info(model_id: str) -> ModelInfo:
+    found = hub_model(model_id)
+    family = family_for(model_id, found.config)
+    return ModelInfo(
+        id=model_id,
+        title=found.hub.repository,
+        architecture=family.name,
+        parameters=_stored_parameters(found.folder, family) if found.folder is not None else None,
+        origin="hub",
+        available=found.folder is not None,
+        modality=family.modality,
+        license=found.license,
+        max_length=position_limit(family, found.config),
+        repository=found.hub.repository,
     )
 
 

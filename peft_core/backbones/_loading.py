@@ -1,4 +1,4 @@
-"""Backbones from a folder of weights, or from a config alone on the meta device."""
+"""Backbones from a folder of weights or the Hub, or from a config alone on the meta device."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peft_core.backbones._catalog import family_for, model_folder, paper_model, position_limit, read_config, task_for
+from peft_core.backbones._catalog import config_of, family_for, position_limit, read_config, task_for
 from peft_core.backbones._family import Family, TaskModel
+from peft_core.backbones._sources import fetch_model
 from peft_core.records import InputError, Problem
 
 if TYPE_CHECKING:
@@ -36,20 +37,21 @@ def load_backbone(
     through its own frozen map onto the vocabulary.
 
     Args:
-        model_id: an embedded model's id or a local folder.
+        model_id: an embedded model's id, a local folder, or a model of the Hub, which is downloaded where it is not
+            cached (`fetch_model` tells how far it is).
         outputs: classes, or regression targets; for classification and regression only.
         problem: what the model is asked for.
         device: a torch device.
         labels: words of the classes, which a family without a head (T5) answers with.
 
     Raises:
-        InputError: the model is not at hand, of an unknown architecture or one that cannot do the problem, or its
+        InputError: the model cannot be had, is of an unknown architecture or one that cannot do the problem, or its
             files cannot be read.
     """
     from peft_core.backbones._backbone import TransformerBackbone
     from peft_core.backbones._generic import planned
 
-    folder = model_folder(model_id)
+    folder = fetch_model(model_id).folder
     config = read_config(folder)
     family = family_for(model_id, config)
     task = task_for(model_id, family, problem)
@@ -96,19 +98,19 @@ def _label_tokens(model_id: str, processor: Any, problem: str, labels: Sequence[
 
 
 def meta_backbone(model_id: str, outputs: int = 2, problem: Problem = "classification") -> TransformerBackbone:
-    """A backbone built from its config on the meta device: shapes only, no weights, no network.
+    """A backbone built from its config on the meta device: shapes only, no weights.
+
+    No network either, but for the config of a model of the Hub that is not cached.
 
     Raises:
-        InputError: the model is neither embedded, nor a paper's backbone, nor a local folder; or its architecture
-            cannot do the problem.
+        InputError: there is no such model, or its architecture cannot do the problem.
     """
     import torch
     import transformers
 
     from peft_core.backbones._backbone import TransformerBackbone
 
-    paper = paper_model(model_id)
-    config = dict(paper.config) if paper is not None else read_config(model_folder(model_id))
+    config = config_of(model_id)
     family = family_for(model_id, config)
     task = task_for(model_id, family, problem)
     with _quiet(), torch.device("meta"):

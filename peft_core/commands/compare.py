@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -195,6 +196,8 @@ class _Display:
         text = f"{row.id}: {row.state.value}"
         if row.queue_place:
             text += f", place {row.queue_place} in the queue"
+        if row.message:
+            text += f": {escape(row.message)}"
         self._progress.update(self._bar, completed=row.progress, description=text)
         table = Table(box=None)
         for column in ("method", "seed", "state", "step", "loss", row.metric or "score", "mean rank", "parameters"):

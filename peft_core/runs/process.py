@@ -40,9 +40,12 @@ _PASSED = {
         "SYSTEMROOT",
     ),
     *("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_ENDPOINT", "HF_DATASETS_CACHE", "HF_DATASETS_OFFLINE"),
+    *("HF_HUB_DISABLE_XET", "HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"),
     *("TRANSFORMERS_OFFLINE", "XDG_CACHE_HOME", "XDG_DATA_HOME", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"),
 }
 _PASSED_PREFIXES = ("LC_", "CUDA", "NVIDIA_", "RANKLAB_")
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+"""Passed in both cases of their letters, but for one that holds a name and password."""
 _SECRET = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "KEY")
 
 
@@ -53,6 +56,7 @@ def worker_environment(environment: Mapping[str, str], threads: int) -> dict[str
         for name, value in environment.items()
         if (name in _PASSED or name.startswith(_PASSED_PREFIXES)) and not any(word in name for word in _SECRET)
     }
+    passed |= {name: value for name, value in environment.items() if name.upper() in _PROXIES and "@" not in value}
     package = str(Path(peft_core.__file__).parent.parent)
     passed["PYTHONPATH"] = os.pathsep.join(filter(None, (package, passed.get("PYTHONPATH"))))
     passed |= {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}

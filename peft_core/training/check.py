@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import torch
 
-from peft_core.backbones import model_info
+from peft_core.backbones import check_model, model_info
 from peft_core.records import ComparisonSpec, InputError
 from peft_core.training.data import chosen_tasks, row_counts
 from peft_core.training.shape import attach_shape, of_method, shape_of
 
 
 def check(spec: ComparisonSpec) -> None:
-    """Refuses what cannot run.
+    """Refuses what cannot run. Of a model of the Hub only metadata and config are read.
 
     Raises:
         InputError: one sentence naming the field, the value and what is allowed.
     """
     model, tasks = model_info(spec.model), chosen_tasks(spec)
-    if not model.available:
-        raise InputError("model", spec.model, "its weights are not at hand; choose an embedded model or a folder")
+    check_model(spec.model)
     for task, task_options in tasks:
         if task.info.modality not in (model.modality, "any"):
             raise InputError("task", task.info.id, f"{spec.model} takes {model.modality} tasks")

@@ -37,6 +37,7 @@ from peft_core.training.memory import require_memory
 from peft_core.training.native import save_adapter
 from peft_core.training.reference import lora_reference_flops
 from peft_core.training.schedule import Schedule
+from peft_core.training.source import fetch_weights
 
 if TYPE_CHECKING:
     from peft_core.backbones._backbone import TransformerBackbone
@@ -82,14 +83,16 @@ def train_comparison(
         InputError, RunFailure: the model or the data cannot be used, so that no run can start.
     """
     device = pick_device(spec.training.device)
-    threads = threads_for(model_info(spec.model).parameters)
+    source = fetch_weights(spec.model, folder, notice)
+    threads = threads_for(model_info(source.id).parameters)
     torch.set_num_threads(threads)
     infos = [task.info for task, _ in chosen_tasks(spec)]
     plan: dict[str, Any] = {"execution": "apart", "workers": 1, "threads": threads}
     notice({"plan": plan})
-    notice({"environment": environment(device), "metric": primary_metric(infos)})
+    described = {**environment(device), "model": source.described()}
+    notice({"environment": described, "metric": primary_metric(infos)})
     backbone = load_backbone(
-        spec.model,
+        source.id,
         outputs=infos[0].outputs,
         problem=infos[0].problem,
         device=str(device),
@@ -162,7 +165,7 @@ def _add_heads(attached: Attached, spec: RunSpec, backbone: TransformerBackbone,
             attached.label_tokens = [label_tokens(backbone, task.info.problem, task.info.labels) for task in data]
     for number, task in enumerate(data):
         same = task.info.outputs == backbone.outputs
-        shape = backbone if same else meta_backbone(spec.comparison.model, task.info.outputs)
+        shape = backbone if same else meta_backbone(backbone.id, task.info.outputs)
         attached.train_head(initial_head(shape, spec.seed), number)
 
 

@@ -21,7 +21,7 @@ def save_adapter(folder: Path, spec: RunSpec, config: MethodConfig, attached: At
     described: dict[str, Any] = {
         "method": spec.method.id,
         "config": config.model_dump(exclude_none=True),
-        "model": spec.comparison.model,
+        "model": attached.backbone.id,
         "seed": spec.seed,
         "masks": GENERATOR_VERSION,
     }

@@ -83,13 +83,13 @@ def test_loading_says_nothing(vit_folder: Path, capfd: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     ("model", "part"),
     [
-        ("nonsense", "a local folder or one of"),
-        ("gpt2", "openai-community/gpt2"),
-        ("someone/some-model", "not at hand"),
-        ("../models", "not at hand"),
-        ("~no-such-user/model", "not at hand"),
-        ("x" * 400, "not at hand"),
-        ("a\0b", "not at hand"),
+        ("nonsense", "embedded models are tiny-text"),
+        ("gpt2", "openai-community/gpt2 is not in the cache"),
+        ("someone/some-model", "is not in the cache"),
+        ("../models", "no such folder"),
+        ("~no-such-user/model", "no such folder"),
+        ("x" * 400, "no such folder"),
+        ("a\0b", "cannot be seen"),
     ],
 )
 def test_models_that_are_not_at_hand(model: str, part: str) -> None:

@@ -86,7 +86,8 @@ def test_the_head_has_the_width_asked_for() -> None:
     assert backbone.model.get_parameter("classifier.weight").shape == torch.Size([100, 768])
 
 
-def test_all_papers_are_listed_without_weights() -> None:
+def test_all_papers_are_listed_without_weights(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     listed = {model.id: model for model in list_models() if model.origin == "paper"}
     assert tuple(listed) == PAPERS
     assert not any(model.available for model in listed.values())

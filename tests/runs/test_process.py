@@ -110,3 +110,9 @@ def test_a_worker_gets_a_short_list_of_variables_and_no_secrets(tmp_path, monkey
 def test_the_number_of_threads_is_set_before_anything_is_imported():
     passed = worker_environment({"OMP_NUM_THREADS": "64", "PATH": "/bin"}, threads=3)
     assert (passed["OMP_NUM_THREADS"], passed["MKL_NUM_THREADS"], passed["PATH"]) == ("3", "3", "/bin")
+
+
+def test_a_worker_gets_a_proxy_but_no_password_of_one():
+    given = {"https_proxy": "http://127.0.0.1:3128", "HTTP_PROXY": "http://me:secret@127.0.0.1:3128", "NO_PROXY": "*"}
+    passed = worker_environment(given, threads=1)
+    assert passed["https_proxy"] == given["https_proxy"] and passed["NO_PROXY"] == "*" and "HTTP_PROXY" not in passed
