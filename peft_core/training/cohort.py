@@ -29,7 +29,7 @@ from peft_core.records import (
     StateRecord,
 )
 from peft_core.training.checkpoint import latest_checkpoint
-from peft_core.training.data import TaskData, chosen_tasks, load_data
+from peft_core.training.data import TaskData, chosen_tasks, load_data, provenance
 from peft_core.training.environment import environment, peak_memory_bytes, pick_device
 from peft_core.training.evaluate import layer_ranks, mean_score, primary_metric, summarize_ranks
 from peft_core.training.loop import Run, train
@@ -99,6 +99,7 @@ def train_comparison(
         labels=infos[0].labels,
     )
     data = load_data(spec, backbone)
+    notice({"environment": described | {"data": provenance(spec)}})
     base = mean_score([task.problem.baseline(task.info, task.train, task.evaluation) for task in data])
     notice({"baseline_score": base})
     lengths = [task.train.lengths() for task in data]

@@ -61,6 +61,14 @@ def load_data(spec: ComparisonSpec, backbone: Backbone) -> tuple[TaskData, ...]:
     return tuple(_load_task(task, options, spec, backbone) for task, options in chosen_tasks(spec))
 
 
+def provenance(spec: ComparisonSpec) -> dict[str, Any]:
+    """By task where its rows came from: files and their checksums, or a repository and its commit."""
+    return {
+        task.info.id: task.provenance(options) if hasattr(task, "provenance") else {"origin": task.info.origin}
+        for task, options in chosen_tasks(spec)
+    }
+
+
 def _load_task(task: Task, options: Mapping[str, Any], spec: ComparisonSpec, backbone: Backbone) -> TaskData:
     info, problem = task.info, problem_of(task.info)
     counts = row_counts(spec, info)
