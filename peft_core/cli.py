@@ -81,7 +81,7 @@ def _add_budget(commands: argparse._SubParsersAction) -> None:
 def _add_compare(commands: argparse._SubParsersAction) -> None:
     parser = _command(commands, "compare", "train methods side by side", "compare", "compare")
     parser.add_argument("spec", nargs="?", metavar="SPEC.yaml", help="a comparison in a file, instead of the options")
-    parser.add_argument("--model")
+    parser.add_argument("--model", help="an embedded id, a folder, or a Hub id owner/name or owner/name@revision")
     parser.add_argument("--task")
     parser.add_argument("--task-option", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--method", action="append", help="id or id:key=value,...; may be repeated")

@@ -41,6 +41,8 @@ TOKENIZERS = (
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
 REMEMBERED_SECONDS = 300.0
 """How long a process goes by what the Hub once said of a model."""
+REFUSED_SECONDS = 10.0
+"""How long a form that asks again and again gets the same refusal, so that nobody waits for every key that is typed."""
 MAX_CONFIG_BYTES = 5_000_000
 FLOOR_BYTES = 200 * 2**20
 """Room that a download leaves on the disk."""
@@ -64,7 +66,7 @@ class HubModel:
     said: str | None = None
 
 
-_known: dict[HubId, tuple[float, HubModel]] = {}
+_known: dict[HubId, tuple[float, HubModel | InputError]] = {}
 
 
 def look_up(hub: HubId, model_id: str, patient: bool = False, said: Callable[[str], None] | None = None) -> HubModel:
@@ -79,9 +81,17 @@ def look_up(hub: HubId, model_id: str, patient: bool = False, said: Callable[[st
     Raises:
         InputError: there is no such model, it cannot be had, or it holds what is not loaded; or neither Hub nor copy.
     """
-    then, found = _known.get(hub, (0.0, None))
-    if found is None or time.monotonic() - then > REMEMBERED_SECONDS:
-        found = _look_up(hub, model_id, patient, said)
+    then, known = _known.get(hub, (0.0, None))
+    age = time.monotonic() - then
+    if isinstance(known, InputError) and not patient and age < REFUSED_SECONDS:
+        raise InputError("model", model_id, known.allowed)
+    found = known if isinstance(known, HubModel) and age < REMEMBERED_SECONDS else None
+    if found is None:
+        try:
+            found = _look_up(hub, model_id, patient, said)
+        except InputError as error:
+            _known[hub] = (time.monotonic(), error)
+            raise
         _known[hub] = (time.monotonic(), found)
     folder = cached_model(replace(hub, revision=found.commit))
     whole = folder is not None and all((folder / name).is_file() for name in found.files)
@@ -170,7 +180,7 @@ def _check_size(model_id: str, files: Mapping[str, int], missing: int, parameter
         raise InputError(
             "model", model_id, f"its weights take {_gb(stored)} GB; RANKLAB_MAX_MODEL_GB allows {_gb(allowed)}"
         )
-    if missing > disk:
+    if missing and missing > disk:
         raise InputError(
             "model", model_id, f"its files take {_gb(missing)} GB, and the disk has room for {_gb(max(0, disk))} GB"
         )

@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from typing import Any
 
 from peft_core.backbones import _hub, _hub_calls, _hub_transfer, check_model, fetch_model, model_info
@@ -20,6 +21,11 @@ def answer(what: str, model: str, commit: str | None) -> dict[str, Any]:
     heard: list[tuple[float, str]] = []
     try:
         if what == "check":
+            check_model(model)
+            return {}
+        if what == "check twice":
+            with suppress(InputError):
+                check_model(model)
             check_model(model)
             return {}
         if what == "info":

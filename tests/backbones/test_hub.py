@@ -224,6 +224,8 @@ def test_a_busy_hub_is_asked_again_but_not_for_ever(hub, root, ask) -> None:
         assert f"too busy to answer (status {status}), and there is no copy in the cache" in said
         assert len(hub.requests) == 2, "a form waits for the answer"
         hub.requests.clear()
+        assert "too busy" in ask("check twice", "some/hopeless")["error"] and len(hub.requests) == 2
+        hub.requests.clear()
         assert "too busy" in ask("fetch", "some/hopeless")["error"] and len(hub.requests) == 4
     hub.faults[:] = [Fault("some/hopeless", delay=2.0, times=1)]
     assert ask("check", "some/hopeless") == {}, "one answer that does not come in time is no end"
