@@ -47,6 +47,8 @@ def size_of(data: bytes) -> tuple[int, int]:
 def pixels(data: bytes, side: int) -> np.ndarray:
     """uint8 (side, side, 3): the shorter side resized to `side` (bicubic), the middle of the longer one kept.
 
+    A picture that its file says was taken sideways is turned upright.
+
     Raises:
         BadImage: the bytes are no image, a broken one, or too large.
     """
@@ -55,6 +57,7 @@ def pixels(data: bytes, side: int) -> np.ndarray:
     image = _opened(data)
     try:
         image.draft("RGB", (side, side))
+        image = ImageOps.exif_transpose(image)
         plain = image.convert("RGBA").convert("RGB") if "transparency" in image.info else image.convert("RGB")
     except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise BadImage(f"it is broken ({error})") from None

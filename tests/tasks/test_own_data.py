@@ -328,3 +328,16 @@ def test_real_translations_and_wordings_are_read_as_tables():
     wordings = get_task(str(data / "e2e_nlg"))
     assert (wordings.info.max_train_rows, wordings.info.max_eval_rows) == (4672, 630)
     assert sum(map(len, wordings.rows("eval", 630, 0, {}).columns["target"])) == 4693
+
+
+def test_a_picture_taken_sideways_is_turned_upright():
+    from PIL import Image
+
+    from peft_core.tasks._pixels import pixels
+
+    upright = np.zeros((16, 16, 3), dtype=np.uint8)
+    upright[:8] = 255
+    turned, said = io.BytesIO(), Image.Exif()
+    said[0x0112] = 6  # Orientation: turn by 90 degrees clockwise to see it upright
+    Image.fromarray(np.rot90(upright)).save(turned, format="PNG", exif=said)
+    assert np.array_equal(pixels(turned.getvalue(), 16), upright)
