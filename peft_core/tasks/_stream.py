@@ -19,7 +19,7 @@ from peft_core.records import InputError
 from peft_core.tasks._contract import Rows, Split, TaskInfo
 
 Draft = tuple[str, Callable[[], Sequence[tuple[Any, ...]]]]
-"""A key, and what makes the rows (one or more, label last) once it is known that they are wanted."""
+"""A key, and what makes the rows (one or more, a label last) once it is known that they are wanted."""
 
 EVAL_SHARE = 5
 MAX_ROWS = 20_000
@@ -48,13 +48,13 @@ class TextStream:
     """Rows of text from a function that drafts one row (or a small group of rows) at a time.
 
     name: goes into the random state, so that tasks differ under one seed. columns: names of the text columns.
-    dtype: of the labels.
+    dtype: of the labels; None where a row is its columns and no label.
     """
 
     name: str
     columns: tuple[str, ...]
     draft: Callable[[Random], Draft]
-    dtype: type = np.int64
+    dtype: type | None = np.int64
 
     def pieces(self, split: Split, seed: int) -> Iterator[tuple[Any, ...]]:
         rng = Random(f"{self.name}:{split}:{seed}")
@@ -70,7 +70,7 @@ class TextStream:
         pieces = self.pieces(split, seed)
         table = [next(pieces) for _ in range(count)]
         texts = {name: [row[place] for row in table] for place, name in enumerate(self.columns)}
-        return Rows(texts, np.array([row[-1] for row in table], dtype=self.dtype))
+        return Rows(texts, None if self.dtype is None else np.array([row[-1] for row in table], dtype=self.dtype))
 
 
 class Stream(Protocol):
