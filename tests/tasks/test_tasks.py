@@ -18,6 +18,7 @@ GENERATED = [task for task in IDS if task != "digits"]
 FEW = 60
 GOLDEN: dict[str, str] = {
     "acceptability": "1c8fead2fd76e17e",
+    "data_to_text": "c03ba1ebd929a5b7",
     "digits": "5e8de12157f75e23",
     "entailment": "1c701e3696442717",
     "paraphrase": "1ed0c1b3aaa20a6f",
@@ -26,8 +27,11 @@ GOLDEN: dict[str, str] = {
     "shape_count": "7361ba7c4ba9bcd2",
     "shape_orientation": "17c99de57949b746",
     "similarity": "4e56c6a4ab8ec887",
+    "span_qa": "122dff74dde64145",
+    "translation": "b51131faecef8b54",
 }
 """Digests of the first rows: they stay the same in every process, and a change of the rows is seen."""
+COLUMNS = {"span": {"question", "context", "answers"}, "generation": {"text", "target"}}
 
 
 def row_keys(rows: Rows) -> list[Any]:
@@ -45,9 +49,10 @@ def digest(rows: Rows) -> str:
     return hashlib.sha256(repr(texts).encode() + labels).hexdigest()[:16]
 
 
-def test_the_nine_tasks_are_found() -> None:
+def test_the_twelve_tasks_are_found() -> None:
     expected = (
-        "acceptability digits entailment paraphrase rank_probe sentiment shape_count shape_orientation similarity"
+        "acceptability data_to_text digits entailment paraphrase rank_probe sentiment shape_count shape_orientation "
+        "similarity span_qa translation"
     )
     assert list(IDS) == expected.split()
 
@@ -70,9 +75,9 @@ def test_info_fits_the_rows(task: str) -> None:
     assert len(rows) == FEW
     assert (info.labels is None) or info.outputs == len(info.labels)
     assert info.metrics and info.train_rows <= info.max_train_rows and info.eval_rows <= info.max_eval_rows
-    assert set(rows.columns) <= {"text", "text2", "image"}
+    assert set(rows.columns) <= COLUMNS.get(info.problem, {"text", "text2", "image"})
     if rows.labels is None:
-        assert found.teacher is not None
+        assert found.teacher is not None or info.problem in COLUMNS
     elif info.labels is not None:
         assert rows.labels.dtype == np.int64 and set(rows.labels) <= set(range(info.outputs))
     else:
@@ -146,7 +151,7 @@ def test_digits_are_stratified() -> None:
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        (lambda: get_task("colour"), "task is 'colour'; it must be one of acceptability, digits"),
+        (lambda: get_task("colour"), "task is 'colour'; it must be one of acceptability, data_to_text"),
         (lambda: get_task("_stream"), "task is '_stream'; it must be one of"),
         (lambda: get_task("sentiment").rows("train", 0, 0, {}), "train_rows is 0; it must be a whole number"),
         (lambda: get_task("digits").rows("eval", 451, 0, {}), "eval_rows is 451; it must be a whole number"),
