@@ -63,7 +63,7 @@ def fine_tuned(info: TaskInfo, steps: int) -> dict[str, Any]:
         if event.event == "state" and event.result is not None:
             scores[runs[event.run].method.id].append(event.result.score[primary] or 0.0)
         if event.event == "eval" and event.step == 0:
-            untrained.append(event.score[primary] or 0.0)
+            untrained.append(event.scores[primary] or 0.0)
 
     runs = {run.run: run for run in run_specs("measure", spec)}
     with tempfile.TemporaryDirectory() as folder:

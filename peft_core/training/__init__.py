@@ -18,6 +18,6 @@ def warm() -> None:
     list_tasks()
     for model in list_models():
         if model.origin == "embedded":
-            load_backbone(model.id, outputs=2, problem="classification")
+            load_backbone(model.id, outputs=2, problem="classification", labels=("no", "yes"))
     import scipy.stats  # noqa: F401
     import sklearn.metrics  # noqa: F401

@@ -139,6 +139,6 @@ def test_a_folder_without_config_is_explained(tmp_path: Path) -> None:
     "info", [model for model in list_models() if model.origin == "embedded"], ids=lambda info: info.id
 )
 def test_embedded_models_load(info) -> None:
-    backbone = load_backbone(info.id, outputs=2, problem="classification")
+    backbone = load_backbone(info.id, outputs=2, problem="classification", labels=("no", "yes"))
     assert backbone.parameter_count() == info.parameters == meta_backbone(info.id).parameter_count()
-    assert (backbone.hidden_size, backbone.layers) == (128, 4)
+    assert (backbone.hidden_size, backbone.layers) == (128, 6 if info.id == "tiny-seq2seq" else 4)

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
+from transformers import AutoImageProcessor, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+
+from peft_core.tasks import get_task
 
 MODELS = Path(__file__).resolve().parents[2] / "assets" / "models"
 TEXTS = [
@@ -26,7 +28,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
-@pytest.mark.parametrize("model", ["tiny-text", "tiny-vision"])
+@pytest.mark.parametrize("model", ["tiny-decoder", "tiny-seq2seq", "tiny-text", "tiny-vision"])
 def test_weights_are_those_of_the_recipe(model: str) -> None:
     recipe = json.loads((MODELS / model / "recipe.json").read_text())
     weights = (MODELS / model / "model.safetensors").read_bytes()
@@ -37,9 +39,10 @@ def test_weights_are_those_of_the_recipe(model: str) -> None:
     assert recipe["curve"][-1]["step"] == recipe["schedule"]["steps"]
 
 
+@pytest.mark.parametrize("model", ["tiny-decoder", "tiny-seq2seq", "tiny-text"])
 @pytest.mark.parametrize("text", TEXTS)
-def test_the_tokenizer_gives_any_text_back(text: str) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(MODELS / "tiny-text")
+def test_the_tokenizer_gives_any_text_back(text: str, model: str) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(MODELS / model)
     ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     assert tokenizer.unk_token_id not in ids
     assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text
@@ -50,6 +53,39 @@ def test_pairs_are_marked_as_roberta_does() -> None:
     tokens = tokenizer.convert_ids_to_tokens(tokenizer("The dog", "A cat")["input_ids"])
     assert tokens[0] == "<s>" and tokens[-1] == "</s>"
     assert tokens.count("</s>") == 3 and "token_type_ids" not in tokenizer("The dog")
+
+
+@pytest.mark.parametrize(("model", "task"), [("tiny-seq2seq", "translation"), ("tiny-decoder", "data_to_text")])
+def test_the_words_of_its_task_are_in_the_vocabulary(model: str, task: str) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(MODELS / model)
+    rows = get_task(task).rows("eval", 300, 0, {})
+    texts = [*rows.columns["text"], *(target for targets in rows.columns["target"] for target in targets)]
+    tokens = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+    parts = [len(text.replace(".", " .").replace(",", " ,").split()) for text in texts]
+    assert sum(tokens) < 1.1 * sum(parts)
+
+
+def test_the_encoder_decoder_writes_both_languages() -> None:
+    tokenizer = AutoTokenizer.from_pretrained(MODELS / "tiny-seq2seq")
+    model = AutoModelForSeq2SeqLM.from_pretrained(MODELS / "tiny-seq2seq", dtype=torch.float32)
+    rows = get_task("translation").rows("eval", 60, 0, {})
+    texts = [*rows.columns["text"], *(target for (target,) in rows.columns["target"])]
+    inputs = tokenizer(texts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        loss = model(**inputs, labels=inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)).loss
+    assert tokenizer("The dog")["input_ids"][-1] == tokenizer.eos_token_id == model.config.eos_token_id
+    assert loss.item() < 0.5
+
+
+def test_the_decoder_continues_what_it_was_trained_on() -> None:
+    tokenizer = AutoTokenizer.from_pretrained(MODELS / "tiny-decoder")
+    model = AutoModelForCausalLM.from_pretrained(MODELS / "tiny-decoder", dtype=torch.float32)
+    rows = get_task("data_to_text").rows("eval", 60, 0, {})
+    inputs = tokenizer([f"{tokenizer.bos_token}{targets[0]}" for targets in rows.columns["target"]], padding=True)
+    ids, mask = (torch.tensor(inputs[name]) for name in ("input_ids", "attention_mask"))
+    with torch.no_grad():
+        loss = model(input_ids=ids, attention_mask=mask, labels=ids.masked_fill(mask == 0, -100)).loss
+    assert loss.item() < 2.5
 
 
 def test_the_text_model_reads_sentences() -> None:
