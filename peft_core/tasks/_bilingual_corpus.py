@@ -1,8 +1,8 @@
-"""Unlabelled text in two languages for pre-training: what is said in one is never said in the other.
+"""Unlabelled text in two languages for pre-training, each drawn by itself.
 
 A document is a passage of the English corpus, or one event told twice in the same language: in English with other
-words, in the second language with the other order. No document holds both languages, and the two halves are drawn
-apart, so nothing tells which words translate which.
+words, in the second language with the other order. No document holds both languages, so nothing tells which words
+translate which.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from random import Random
 
 import pytest
@@ -10,8 +11,10 @@ from peft_core.tasks import _lexicon as lexicon
 from peft_core.tasks import _record_wordings as wordings
 from peft_core.tasks import _second_language as second
 from peft_core.tasks import get_task
+from peft_core.tasks._bilingual_corpus import english_documents, second_documents
 from peft_core.tasks._grammar import Entity, Event
 from peft_core.tasks.translation import Telling, english
+from scripts.pretraining import decoder
 
 DOCTOR, WOLF, DOG = lexicon.PEOPLE[0], lexicon.ANIMALS[6], lexicon.ANIMALS[0]
 CHASE, OLD = lexicon.MUTUAL[0], lexicon.ADJECTIVES[0]
@@ -133,3 +136,19 @@ def test_names_are_of_one_kind() -> None:
     kinds = [set(wordings.names(kind)) for kind in ("inn", "person", "town")]
     assert all(len(names) == wordings.NAMES_OF_EACH for names in kinds)
     assert not kinds[0] & kinds[1] and not kinds[0] & kinds[2] and not kinds[1] & kinds[2]
+
+
+def test_no_text_of_pretraining_gives_a_translation_away() -> None:
+    told, second_told = (
+        {word.strip(".,").lower() for document in islice(documents(0), 400) for word in document.split()}
+        for documents in (english_documents, second_documents)
+    )
+    assert len(told) > 500 and len(second_told) > 150
+    assert not told & second_told
+
+
+def test_no_text_of_pretraining_tells_a_record_beside_it() -> None:
+    found = list(islice(decoder.retold_records(0), 400))
+    records = [document for document in found if " : " in document]
+    assert 50 < len(records) < 150
+    assert not [document for document in records if "." in document]
