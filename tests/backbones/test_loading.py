@@ -83,7 +83,7 @@ def test_loading_says_nothing(vit_folder: Path, capfd: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     ("model", "part"),
     [
-        ("nonsense", "embedded models are tiny-text"),
+        ("nonsense", "embedded models are tiny-decoder"),
         ("gpt2", "openai-community/gpt2 is not in the cache"),
         ("someone/some-model", "is not in the cache"),
         ("../models", "no such folder"),
