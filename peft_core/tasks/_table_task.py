@@ -26,7 +26,7 @@ METRICS: dict[TaskKind, tuple[str, ...]] = {
     "image_classification": ("accuracy",),
     "regression": ("pearson", "spearman"),
     "pair_regression": ("pearson", "spearman"),
-    "span_qa": ("exact_match", "f1"),
+    "span_qa": ("exact_match", "qa_f1"),
     "generation": ("bleu", "rouge2"),
 }
 COLUMN_OPTIONS: dict[str, Any] = dict.fromkeys(

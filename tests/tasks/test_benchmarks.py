@@ -17,7 +17,8 @@ from peft_core.tasks._hub import COMMIT, check_id
 from tests.tasks.own_data import shared_data
 
 METRICS = {
-    "accuracy", "f1", "matthews_correlation", "pearson", "spearman", "exact_match", "bleu", "rouge2",
+    "accuracy", "f1", "matthews_correlation", "pearson", "spearman", "exact_match", "qa_f1", "bleu",
+    "rouge2",
 }  # fmt: skip
 LABELS = {
     "cola": ("unacceptable", "acceptable"),

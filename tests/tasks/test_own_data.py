@@ -144,7 +144,7 @@ def test_spans_are_found_where_they_stand(tmp_path):
     path = tmp_path / "qa.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     task = get_task(str(path))
-    assert task.info.kind == "span_qa" and task.info.outputs == 2 and task.info.metrics == ("exact_match", "f1")
+    assert task.info.kind == "span_qa" and task.info.outputs == 2 and task.info.metrics == ("exact_match", "qa_f1")
     found = {}
     for part, count in (("train", task.info.max_train_rows), ("eval", task.info.max_eval_rows)):
         columns = task.rows(part, count, 0, {}).columns
