@@ -51,9 +51,11 @@ def compare(tmp_path: Path) -> Callable[..., dict[str, Any]]:
 
 
 @pytest.fixture
-def train(tmp_path: Path) -> Callable[..., dict[str, dict[str, Any]]]:
-    """Trains a comparison in this process; gives by label its losses of the evaluation rows and its result."""
+def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, dict[str, Any]]]:
+    """Trains a comparison in this process, on one thread; gives by label its evaluation losses and its result."""
     from peft_core.training import check, train_comparison
+
+    monkeypatch.setattr("peft_core.training.cohort.threads_for", lambda parameters: 1)
 
     def trained(**values: Any) -> dict[str, dict[str, Any]]:
         spec = ComparisonSpec(seeds=(0,), **values)

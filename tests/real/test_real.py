@@ -84,9 +84,9 @@ def test_spans_of_the_local_squad_rows(data, encoder, train, monkeypatch):
         model=encoder,
         task="squad",
         methods=methods("lora"),
-        train_rows=16,
-        eval_rows=8,
-        training=TrainingConfig(steps=4, batch_size=4, eval_every=4, max_length=160, learning_rate=2e-3),
+        train_rows=8,
+        eval_rows=4,
+        training=TrainingConfig(steps=4, batch_size=4, eval_every=4, max_length=128, learning_rate=2e-3),
     )
     line = found["lora"]
     assert line["losses"][1] < line["losses"][0]
