@@ -24,7 +24,7 @@ class Preview:
     columns: all names. roles: column of every role; guessed: roles (and ``kind``) that nobody gave. rows: records read.
     labels: rows by label. examples: first rows, cells cut to `EXAMPLE_LENGTH` characters. lengths: mean and largest
     number of characters, by column. problems: sentences, each of which stops a start. notes: sentences that do not.
-    info: of the task; None where a problem stops it.
+    info: of the task; None where a problem stops it. options: what the task takes, with its defaults.
     """
 
     kind: str | None = None
@@ -38,6 +38,7 @@ class Preview:
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     info: TaskInfo | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def preview(task: str, options: Mapping[str, Any] | None = None) -> Preview:
@@ -55,7 +56,7 @@ def preview(task: str, options: Mapping[str, Any] | None = None) -> Preview:
     if isinstance(found, ImageTask):
         return _images(found, chosen)
     assert found_info is not None
-    return Preview(kind=found_info.kind, rows=found_info.max_train_rows, info=found_info)
+    return Preview(kind=found_info.kind, rows=found_info.max_train_rows, info=found_info, options=found_info.options)
 
 
 def _info(task: Task) -> TaskInfo | None:
@@ -78,7 +79,7 @@ def _table(task: TableTask, options: Mapping[str, Any]) -> Preview:
         examples = tuple({name: (cell or "")[:EXAMPLE_LENGTH] for name, cell in row.items()} for row in shown)
         found = task.looked_at(options)
     except InputError as error:
-        return Preview(columns=columns, examples=examples, problems=(str(error),))
+        return Preview(columns=columns, examples=examples, problems=(str(error),), options=task.options)
     roles, scans, settled = found.columns, found.scans, found.settled
     stopped: list[str] = []
     for name, scan in scans.items():
@@ -102,6 +103,7 @@ def _table(task: TableTask, options: Mapping[str, Any]) -> Preview:
         problems=tuple(stopped),
         notes=tuple(notes(train, roles)),
         info=info,
+        options=task.options,
     )
 
 
@@ -110,7 +112,7 @@ def _images(task: ImageTask, options: Mapping[str, Any]) -> Preview:
         info = task.info
         found = task.pictures(options)
     except InputError as error:
-        return Preview(kind="image_classification", problems=(str(error),))
+        return Preview(kind="image_classification", problems=(str(error),), options=task.options)
     part, rows = found.parts["train"]
     classes = found.source.classes(part)
     counts = {name: int((classes == number).sum()) for number, name in enumerate(found.source.labels)}
@@ -124,4 +126,5 @@ def _images(task: ImageTask, options: Mapping[str, Any]) -> Preview:
         problems=() if drop else tuple(told),
         notes=(*(told if drop else ()), *([info.protocol] if info.protocol else [])),
         info=info,
+        options=task.options,
     )
