@@ -56,7 +56,7 @@ class Look(BaseModel):
     """What the page sends to be shown what is in a task's rows."""
 
     model: str = Field("", max_length=500)
-    task: str = Field("", min_length=1, max_length=500)
+    task: str = Field(min_length=1, max_length=500)
     task_options: Options = Field(default_factory=dict)
     max_length: Scalar = None
 

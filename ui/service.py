@@ -123,6 +123,8 @@ class Service:
     def preview(self, look: Look) -> dict[str, Any]:
         """What is in a task's rows, as a form shows it: guesses, problems, token lengths."""
         task, model = look.task.strip(), look.model.strip()
+        if not task:
+            raise InputError("task", look.task, "choose a task, or name data of your own")
         self._allow(task)
         options = task_options(look.task_options)
         limit = typed({"max_length": look.max_length}, TrainingConfig).get("max_length")

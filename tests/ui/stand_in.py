@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -61,6 +61,19 @@ class StandInEngine:
             "training": fields_of(TrainingConfig),
             "comparison": fields_of(ComparisonSpec, COMPARISON_FIELDS),
         }
+
+    def benchmarks(self) -> list[dict[str, Any]]:
+        return [{"id": "glue/cola", "modality": "text", "at_hand": False, "options": {}, "protocols": ["default"]}]
+
+    def presets(self, task: str) -> list[dict[str, Any]]:
+        return [{"name": "paper/model/lora", "task": task}] if task == "glue/cola" else []
+
+    def preview(self, model: str, task: str, options: Mapping[str, Any], max_length: int | None) -> dict[str, Any]:
+        asked = {"model": model, "task": task, "options": dict(options), "max_length": max_length}
+        return {"columns": ["text", "label"], "problems": [], "asked": asked, "lengths": {"text": float("nan")}}
+
+    def task_ids(self) -> set[str]:
+        return {"acceptability", "rank_probe", "glue/cola"}
 
     def resolve(self, spec: MethodSpec) -> BaseModel:
         if spec.id not in CONFIGS:
