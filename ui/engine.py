@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pydantic import BaseModel
 
 from peft_core.records import ComparisonSpec, MethodSpec, TrainingConfig
-from ui.form import COMPARISON_FIELDS, fields_of
+from ui.form import COMPARISON_FIELDS, fields_of, written
 
 if TYPE_CHECKING:
     from peft_core.tasks import TaskInfo
@@ -38,8 +38,8 @@ class Engine(Protocol):
 
     def preview(self, model: str, task: str, options: Mapping[str, Any], max_length: int | None) -> dict[str, Any]: ...
 
-    def task_ids(self) -> set[str]:
-        """Ids that are no path: embedded tasks and benchmarks."""
+    def task_origin(self, task: str) -> str:
+        """embedded, benchmark, hub or local; no file is looked at."""
         ...
 
     def resolve(self, spec: MethodSpec) -> BaseModel: ...
@@ -74,11 +74,10 @@ class LocalEngine:
 
     def benchmarks(self) -> list[dict[str, Any]]:
         with self._reading:
-            from peft_core.tasks import list_benchmarks, presets, protocols
+            from peft_core.tasks import list_benchmarks, presets
 
             return [
-                _task(info) | {"at_hand": there, "protocols": protocols(info.id), "presets": bool(presets(info.id))}
-                for info, there in list_benchmarks()
+                _task(info) | {"at_hand": there, "presets": bool(presets(info.id))} for info, there in list_benchmarks()
             ]
 
     def presets(self, task: str) -> list[dict[str, Any]]:
@@ -96,10 +95,10 @@ class LocalEngine:
 
             return document(found) | {"tokens": tokens(found, model or None, task, options, max_length)}
 
-    def task_ids(self) -> set[str]:
-        from peft_core.tasks import benchmark_ids, task_ids
+    def task_origin(self, task: str) -> str:
+        from peft_core.tasks import task_origin
 
-        return {*task_ids(), *benchmark_ids()}
+        return task_origin(task)
 
     def resolve(self, spec: MethodSpec) -> BaseModel:
         with self._lock:
@@ -147,6 +146,12 @@ def _catalogue() -> dict[str, Any]:
 
 
 def _task(task: TaskInfo) -> dict[str, Any]:
+    from peft_core.tasks import describe_options
+
+    plain = {"type": "str", "choices": None, "help": "an option of this task"}
+    options = describe_options(task) or [
+        {"name": name, "default": value, **plain} for name, value in task.options.items()
+    ]
     return {
         "id": task.id,
         "title": task.title,
@@ -156,7 +161,7 @@ def _task(task: TaskInfo) -> dict[str, Any]:
         "joins": task.problem in ("classification", "regression"),
         "train_rows": task.train_rows,
         "eval_rows": task.eval_rows,
-        "options": dict(task.options),
+        "options": [{**option, "default": written(option["default"])} for option in options],
     }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from importlib import resources
 from typing import Any, Protocol
 
+from peft_core.backbones import public_mode
 from peft_core.records import (
     ComparisonRow,
     ComparisonSpec,
@@ -39,7 +40,7 @@ from ui.form import (
     task_options,
     typed,
 )
-from ui.uploads import Uploads, public_mode
+from ui.uploads import Uploads
 
 log = logging.getLogger(__name__)
 EXAMPLE = "example"
@@ -141,9 +142,8 @@ class Service:
         """
         if not public_mode() or self._uploads.holds(tasks):
             return
-        known = self._engine.task_ids()
         for task in tasks.split("+"):
-            if not (task.strip() in known or task.startswith("hub:") or self._uploads.holds(task)):
+            if self._engine.task_origin(task.strip()) == "local" and not self._uploads.holds(task):
                 allowed = "on a public page it must be a task of the list, an uploaded file or hub:owner/name"
                 raise InputError("task", task, allowed)
 

@@ -28,11 +28,6 @@ LONGEST_TITLE = 60
 PARTIAL = ".partial-"
 
 
-def public_mode() -> bool:
-    """Whether strangers use this installation (``RANKLAB_PUBLIC=1``)."""
-    return os.environ.get("RANKLAB_PUBLIC", "").strip().lower() in ("1", "true", "yes", "on")
-
-
 def limit_of(name: str, default: int) -> int:
     """Bytes of a limit that an environment variable gives in MiB."""
     text = os.environ.get(name, "").strip()

@@ -6,10 +6,9 @@ import copy
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peft_core.backbones import ModelInfo, model_info
+from peft_core.backbones import load_processor, model_info
 from peft_core.records import InputError, TrainingConfig, checked
 from peft_core.tasks import ROLES, Rows, get_task
 from peft_core.training.problems import problem_of
@@ -69,14 +68,13 @@ def token_lengths(
     """
     chosen = dict(options or {})
     training = checked(TrainingConfig, {"max_length": max_length}, "training.")
-    info, model_is = get_task(task, chosen).info, model_info(model)
+    info, processor, model_is = get_task(task, chosen).info, load_processor(model), model_info(model)
     if info.modality not in (model_is.modality, "any"):
         raise InputError("model", model, f"it takes {model_is.modality} tasks, and this one is of {info.modality}s")
     if model_is.modality == "image":
         return None
     shape = copy.copy(shape_of(model, info.problem))
-    shape.processor = _tokenizer(model, model_is)
-    shape.max_length = _smaller(shape.max_length, getattr(shape.processor, "model_max_length", None))
+    shape.processor, shape.max_length = processor, _smaller(shape.max_length, processor.model_max_length)
     if max_length is not None and shape.max_length is not None and max_length > shape.max_length:
         raise InputError("training.max_length", max_length, f"{model} reads at most {shape.max_length} tokens")
     rows = _sample(get_task(task, chosen).rows("train", min(SAMPLE, info.max_train_rows), 0, chosen))
@@ -89,7 +87,7 @@ def token_lengths(
         cut = sum(count > 1 for count in Counter(read.row_of).values())
     else:
         cut = sum(short < full for short, full in zip(read.lengths(), whole, strict=True))
-    limit = max_length or _smaller(model_is.max_length, getattr(shape.processor, "model_max_length", None))
+    limit = max_length or _smaller(model_is.max_length, processor.model_max_length)
     ordered, count = sorted(whole), len(whole)
     return TokenLengths(
         sampled=count,
@@ -141,17 +139,6 @@ def tokens(
     except InputError as error:
         return {"said": str(error)}
     return None if lengths is None else {**asdict(lengths), "said": str(lengths)}
-
-
-def _tokenizer(model: str, info: ModelInfo) -> Any:
-    """The tokenizer of a model at hand; nothing is downloaded."""
-    from peft_core.backbones._catalog import ASSETS, family_for, read_config
-    from peft_core.backbones._loading import _load_processor
-
-    if not info.available or info.origin not in ("embedded", "local"):
-        raise InputError("model", model, "its tokenizer is not at hand, so token lengths are not known yet")
-    folder = ASSETS / info.id if info.origin == "embedded" else Path(info.id)
-    return _load_processor(folder, family_for(model, read_config(folder)), model)
 
 
 def _smaller(positions: int | None, stated: int | None) -> int | None:

@@ -55,15 +55,15 @@ class StandInEngine:
             "methods": methods,
             "models": [{"id": "tiny-text", "parameters": 1, "modality": "text", "origin": "embedded"}],
             "tasks": [
-                {"id": "acceptability", "modality": "text", "options": {}, **task},
-                {"id": "rank_probe", "modality": "any", "options": {"spectrum": "flat", "rank": 16}, **task},
+                {"id": "acceptability", "modality": "text", "options": [], **task},
+                {"id": "rank_probe", "modality": "any", "options": [{"name": "rank", "default": "16"}], **task},
             ],
             "training": fields_of(TrainingConfig),
             "comparison": fields_of(ComparisonSpec, COMPARISON_FIELDS),
         }
 
     def benchmarks(self) -> list[dict[str, Any]]:
-        return [{"id": "glue/cola", "modality": "text", "at_hand": False, "options": {}, "protocols": ["default"]}]
+        return [{"id": "glue/cola", "modality": "text", "at_hand": False, "options": []}]
 
     def presets(self, task: str) -> list[dict[str, Any]]:
         return [{"name": "paper/model/lora", "task": task}] if task == "glue/cola" else []
@@ -72,8 +72,10 @@ class StandInEngine:
         asked = {"model": model, "task": task, "options": dict(options), "max_length": max_length}
         return {"columns": ["text", "label"], "problems": [], "asked": asked, "lengths": {"text": float("nan")}}
 
-    def task_ids(self) -> set[str]:
-        return {"acceptability", "rank_probe", "glue/cola"}
+    def task_origin(self, task: str) -> str:
+        if task.startswith("hub:"):
+            return "hub"
+        return "embedded" if task in ("acceptability", "rank_probe", "glue/cola") else "local"
 
     def resolve(self, spec: MethodSpec) -> BaseModel:
         if spec.id not in CONFIGS:

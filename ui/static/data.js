@@ -156,7 +156,7 @@ export class Data {
   /** Selects for the kind and for the column of every role: empty means the guess. */
   columns(found) {
     const { task_options: options } = this.form.state;
-    if (!("kind" in found.options)) return null;
+    if (!found.options.some((option) => option.name === "kind")) return null;
     const kind = options.kind || found.kind;
     const roles = found.kinds[kind] ?? ["text", "label"];
     const pick = (name, choices, guess) => {
@@ -181,16 +181,15 @@ export class Data {
   /** Everything else that the task takes. */
   rest(found) {
     const roles = new Set([...Object.values(found.kinds).flat(), "kind", "protocol"]);
-    const names = Object.keys(found.options).filter((name) => !roles.has(name));
-    if (!names.length) return null;
+    const rest = found.options.filter((option) => !roles.has(option.name));
+    if (!rest.length || this.form.listed()) return null;
     const { task_options: options } = this.form.state;
-    const field = (name) => {
-      const value = found.options[name];
-      const described = { name, type: typeof value === "boolean" ? "bool" : "str", default: has(value) ? String(value) : "", nullable: !has(value), help: "" };
-      return fieldInput(`task_options.${name}`, described, options[name], (text) => this.form.set(() => (options[name] = text)));
+    const field = (option) => {
+      const described = { ...option, default: has(option.default) ? String(option.default) : "", nullable: !has(option.default) };
+      return fieldInput(`task_options.${option.name}`, described, options[option.name], (text) => this.form.set(() => (options[option.name] = text)));
     };
-    const open = names.some((name) => options[name]);
-    return h("details.rl-more", { open }, h("summary", {}, "How it is read and split"), h("div.rl-grid3", {}, names.map(field)));
+    const open = rest.some((option) => options[option.name]);
+    return h("details.rl-more", { open }, h("summary", {}, "How it is read and split"), h("div.rl-grid3", {}, rest.map(field)));
   }
 }
 
@@ -212,7 +211,7 @@ function firstRows(found) {
   const used = Object.values(found.roles), columns = [...new Set([...used, ...found.columns])];
   const role = Object.fromEntries(Object.entries(found.roles).map(([name, column]) => [column, ROLES[name] ?? name]));
   const cell = (text) => h("td", { title: text }, text.length > SHOWN_CELL ? `${text.slice(0, SHOWN_CELL)}…` : text);
-  const head = h("tr", {}, columns.map((name) => h("th", { scope: "col" }, name, role[name] ? h("span.rl-sub", {}, ` ${role[name]}`) : null)));
+  const head = h("tr", {}, columns.map((name) => h("th", { scope: "col" }, name, role[name] && role[name] !== name ? h("span.rl-sub", {}, ` ${role[name]}`) : null)));
   const rows = found.examples.map((example) => h("tr", {}, columns.map((name) => cell(example[name] ?? ""))));
   return h("div.rl-scroll", { tabindex: "0", role: "region", "aria-label": "First rows" }, h("table.rl-rows-table", {}, h("thead", {}, head), h("tbody", {}, rows)));
 }

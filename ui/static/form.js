@@ -175,11 +175,9 @@ export class Form {
     const ids = this.tasks();
     const parts = ids.map((id) => this.allTasks().find((entry) => entry.id === id));
     const about = parts.map((task) => h("p.rl-sub", {}, `${ids.length > 1 ? `${task.title}: ` : ""}${task.description} Metric: ${task.metric.replaceAll("_", " ")}.`));
-    const inputs = parts.flatMap((task) => Object.keys(task.options).map((option) => {
-      const name = ids.length > 1 ? `${task.id}.${option}` : option;
-      const choices = option === "protocol" ? task.protocols : null;
-      const kind = { name, type: "str", choices, help: "an option of this task", default: String(task.options[option] ?? "") };
-      return fieldInput(`task_options.${name}`, kind, this.state.task_options[name], (text) => this.set(() => (this.state.task_options[name] = text)));
+    const inputs = parts.flatMap((task) => task.options.map((option) => {
+      const name = ids.length > 1 ? `${task.id}.${option.name}` : option.name;
+      return fieldInput(`task_options.${name}`, { ...option, name }, this.state.task_options[name], (text) => this.set(() => (this.state.task_options[name] = text)));
     }));
     const paper = parts.length === 1 && parts[0].presets ? this.presets.box(ids[0]) : null;
     const rows = parts.length === 1 && has(parts[0].at_hand) ? this.data.draw(false) : null;
