@@ -1,7 +1,7 @@
 // A look at a task's rows: upload, guessed columns to correct, label balance, token lengths, first rows.
 
 import { fieldInput } from "./fields.js";
-import { bytes, h, has, post, Refusal, whole } from "./util.js";
+import { bytes, h, has, post, Refusal, whole, words } from "./util.js";
 
 const PAUSE = 700, SHOWN_LABELS = 12, SHOWN_CELL = 140;
 const ROLES = { kind: "kind of task", text2: "second text", answers: "answers", target: "text to write" };
@@ -150,7 +150,7 @@ export class Data {
     if (!found.task) return found.rows ? h("p.rl-sub", {}, `${whole(found.rows)} rows.`) : null;
     const { max_train_rows: train, max_eval_rows: held, metrics } = found.task;
     const kind = found.kind ? `${found.kind.replaceAll("_", " ")}, ` : "";
-    return h("p.rl-facts-line", {}, `${kind}${whole(found.rows)} rows: ${whole(train)} to train on, ${whole(held)} to evaluate on. Scored by ${metrics[0].replaceAll("_", " ")}.`);
+    return h("p.rl-facts-line", {}, `${kind}${whole(found.rows)} rows: ${whole(train)} to train on, ${whole(held)} to evaluate on. Metric: ${words(metrics[0])}.`);
   }
 
   /** Selects for the kind and for the column of every role: empty means the guess. */

@@ -1,7 +1,7 @@
 // The form of a new comparison, made from the server's lists. Its state is a plain object of texts.
 
 import { fieldInput, setError } from "./fields.js";
-import { fixed, get, h, has, post, swatch, whole } from "./util.js";
+import { fixed, get, h, has, post, swatch, whole, words } from "./util.js";
 
 const FIRST = ["rank", "bottleneck", "length", "target_rank", "d", "sparsity", "masks"];
 const SAVED = "ranklab-form";
@@ -174,7 +174,7 @@ export class Form {
     if (!this.listed()) return this.data.draw(this.pick.ownKind(this) === this.pick.OWN.file);
     const ids = this.tasks();
     const parts = ids.map((id) => this.allTasks().find((entry) => entry.id === id));
-    const about = parts.map((task) => h("p.rl-sub", {}, `${ids.length > 1 ? `${task.title}: ` : ""}${task.description} Metric: ${task.metric.replaceAll("_", " ")}.`));
+    const about = parts.map((task) => h("p.rl-sub", {}, `${ids.length > 1 ? `${task.title}: ` : ""}${task.description} Metric: ${words(task.metric)}.`));
     const inputs = parts.flatMap((task) => task.options.map((option) => {
       const name = ids.length > 1 ? `${task.id}.${option.name}` : option.name;
       return fieldInput(`task_options.${name}`, { ...option, name }, this.state.task_options[name], (text) => this.set(() => (this.state.task_options[name] = text)));
