@@ -52,6 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
         ("tasks", "the tasks that can be named"),
     ):
         _command(commands, name, help_text, "lists", name)
+    _add_data(commands)
     _add_budget(commands)
     _add_compare(commands)
     _add_store(commands)
@@ -70,6 +71,16 @@ def _command(commands: argparse._SubParsersAction, name: str, help_text: str, mo
     return parser
 
 
+def _add_data(commands: argparse._SubParsersAction) -> None:
+    preview = _command(commands, "preview", "what is in a table, a data set or a set of images", "data", "preview")
+    preview.add_argument("--task", required=True, help="a file, a folder, hub:owner/name, or a task's id")
+    preview.add_argument("--task-option", action="append", default=[], metavar="KEY=VALUE")
+    preview.add_argument("--model", help="also count tokens as this model's tokenizer does")
+    preview.add_argument("--max-length", help="tokens a row is cut to")
+    presets = _command(commands, "presets", "the papers' settings for a benchmark", "data", "presets")
+    presets.add_argument("--task", required=True, help="a benchmark's id, such as glue/cola")
+
+
 def _add_budget(commands: argparse._SubParsersAction) -> None:
     parser = _command(commands, "budget", "what methods cost on a model, without its weights", "lists", "budget")
     parser.add_argument("--model", required=True)
@@ -85,6 +96,9 @@ def _add_compare(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--task")
     parser.add_argument("--task-option", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--method", action="append", help="id or id:key=value,...; may be repeated")
+    parser.add_argument(
+        "--preset", action="append", help="a paper's settings by their name in `presets`; may be repeated"
+    )
     seeds = parser.add_mutually_exclusive_group()
     seeds.add_argument("--seeds", metavar="N", help="seeds 0 to N-1")
     seeds.add_argument("--seed-list", metavar="3,7", help="these seeds")

@@ -96,3 +96,140 @@ def test_the_store_is_empty_at_first_and_names_unknown_ids(capsys):
     assert json.loads(capsys.readouterr().out) == []
     for command in ("runs", "cancel", "resume", "delete"):
         assert main([command, "nothing"]) == 2
+
+
+# --- data and presets ---
+
+COLA = "glue/cola"
+CAPABOOST, PFEIFFER = (
+    "capaboost/roberta-base/capaboost_lora:d=2,rank=32",
+    "capaboost/roberta-base/capaboost_pfeiffer:d=2,bottleneck=64",
+)
+RM_LORA = "rm_lora/deberta-v3-base/lora:rank=4"
+
+
+def spec_of(*arguments: str):
+    from peft_core.cli import build_parser
+    from peft_core.commands.compare import read_spec
+
+    return read_spec(build_parser().parse_args(["compare", *arguments]))
+
+
+@pytest.fixture
+def table(tmp_path):
+    path = tmp_path / "reviews.csv"
+    rows = [
+        f"{number},film {number} was {'good' if number % 2 else 'bad'} {'very ' * (number % 7)},{number % 2}"
+        for number in range(60)
+    ]
+    path.write_text("\n".join(["2024,review,liked", *rows]))
+    return str(path)
+
+
+def test_preview_shows_guesses_rows_and_token_lengths(table, capsys):
+    assert main(["preview", "--task", table, "--model", "tiny-text", "--max-length", "16", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["roles"] == {"text": "review", "label": "liked"} and set(found["guessed"]) == {"kind", "text", "label"}
+    assert found["rows"] == 60 and found["labels"] == {"0": 30, "1": 30} and len(found["examples"]) == 5
+    tokens = found["tokens"]
+    assert tokens["sampled"] == tokens["rows"] == 48 and tokens["limit"] == 16
+    assert 0 < tokens["cut"] == tokens["cut_rows"] < 48 and tokens["longest"] > 16
+    assert main(["preview", "--task", table]) == 0
+    assert "review" in capsys.readouterr().out
+
+
+def test_token_lengths_are_those_that_training_makes(table):
+    from peft_core.backbones import load_backbone
+    from peft_core.records import ComparisonSpec, MethodSpec, TrainingConfig
+    from peft_core.training.data import load_data
+    from peft_core.training.preview import token_lengths
+
+    backbone = load_backbone("tiny-text", outputs=2, problem="classification")
+    for limit in (None, 8):
+        training = TrainingConfig(max_length=limit, batch_size=4)
+        spec = ComparisonSpec(task=table, methods=(MethodSpec(id="lora"),), training=training)
+        trained = load_data(spec, backbone)[0].train.lengths()
+        found = token_lengths("tiny-text", table, {}, limit)
+        if limit is None:
+            assert found.longest == max(trained) and found.mean == sum(trained) / len(trained)
+            assert found.cut == 0
+        else:
+            assert found.cut <= trained.count(limit) and max(trained) == limit == found.limit
+
+
+def test_a_column_whose_name_is_a_number_can_be_named(table, capsys):
+    assert main(["preview", "--task", table, "--task-option", "text=2024", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["roles"]["text"] == "2024"
+
+
+@pytest.mark.parametrize(
+    "arguments, field",
+    [
+        (["--task", "absent.csv"], "task"),
+        (["--task", "{table}", "--task-option", "text=absent"], "task_options.text"),
+        (["--task", "{table}", "--task-option", "text"], "task-option"),
+        (["--task", "{table}", "--model", "tiny-text", "--task-option", "nothing=1"], "task_options.nothing"),
+    ],
+)
+def test_a_look_at_what_cannot_be_trained_on_says_why(arguments, field, table, capsys):
+    assert main(["preview", *[text.format(table=table) for text in arguments], "--json"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and said.startswith(field)
+
+
+def test_a_model_that_cannot_be_asked_does_not_hide_the_rows(table, capsys):
+    for model in ("roberta-base", "tiny-vision", "nothing"):
+        assert main(["preview", "--task", table, "--model", model, "--json"]) == 0
+        tokens = json.loads(capsys.readouterr().out)["tokens"]
+        assert set(tokens) == {"said"} and tokens["said"].startswith(f"model is '{model}'")
+
+
+def test_presets_are_listed_with_their_sources(capsys):
+    assert main(["presets", "--task", COLA, "--json"]) == 0
+    listed = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)}
+    assert listed[CAPABOOST]["training"]["learning_rate"] == 5e-4
+    assert all(set(entry["training"]) <= set(entry["sources"]) for entry in listed.values())
+    assert main(["presets", "--task", COLA]) == 0
+    assert "Table 9" in capsys.readouterr().out
+    assert main(["presets", "--task", "acceptability", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
+    assert main(["presets", "--task", "nothing"]) == 2
+
+
+def test_a_preset_fills_in_what_is_not_given():
+    spec = spec_of("--task", COLA, "--preset", CAPABOOST)
+    assert (spec.model, spec.task_options["protocol"]) == ("roberta-base", "propetl")
+    assert [method.id for method in spec.methods] == ["capaboost_lora"]
+    assert (spec.training.epochs, spec.training.batch_size, spec.training.weight_decay) == (40, 128, 0.1)
+
+
+def test_what_is_given_wins_over_a_preset():
+    given = ["--model", "tiny-text", "--steps", "20", "--batch-size", "8", "--task-option", "protocol=default"]
+    spec = spec_of("--task", COLA, "--preset", CAPABOOST, "--method", "head", *given)
+    assert (spec.model, spec.task_options["protocol"]) == ("tiny-text", "default")
+    assert (spec.training.steps, spec.training.epochs, spec.training.batch_size) == (20, None, 8)
+    assert [method.id for method in spec.methods] == ["head", "capaboost_lora"]
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ([COLA, CAPABOOST, PFEIFFER], ("training.epochs", "40", "20")),
+        ([COLA, CAPABOOST, RM_LORA], ("training.batch_size", "128", "32")),
+        ([COLA, "nothing"], ("preset", CAPABOOST)),
+        (["acceptability", CAPABOOST], ("preset", "'acceptability'")),
+    ],
+)
+def test_presets_that_disagree_are_refused(arguments, words, capsys):
+    task, *names = arguments
+    assert main(["compare", "--task", task, *[text for name in names for text in ("--preset", name)]]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert all(word in said for word in words)
+
+
+def test_presets_agree_once_the_rest_is_given():
+    spec = spec_of(
+        "--task", COLA, "--preset", CAPABOOST, "--preset", PFEIFFER, "--epochs", "1", "--learning-rate", "1e-3"
+    )
+    assert [method.id for method in spec.methods] == ["capaboost_lora", "capaboost_pfeiffer"]

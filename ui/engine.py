@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import BaseModel
 
 from peft_core.records import ComparisonSpec, MethodSpec, TrainingConfig
-from ui.form import COMPARISON_FIELDS, fields_of
+from ui.form import COMPARISON_FIELDS, fields_of, written
+
+if TYPE_CHECKING:
+    from peft_core.tasks import TaskInfo
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +28,20 @@ class Engine(Protocol):
 
     def catalogue(self) -> dict[str, Any]: ...
 
+    def benchmarks(self) -> list[dict[str, Any]]:
+        """The tasks that need rows from elsewhere."""
+        ...
+
+    def presets(self, task: str) -> list[dict[str, Any]]:
+        """The papers' settings for a benchmark."""
+        ...
+
+    def preview(self, model: str, task: str, options: Mapping[str, Any], max_length: int | None) -> dict[str, Any]: ...
+
+    def task_origin(self, task: str) -> str:
+        """embedded, benchmark, hub or local; no file is looked at."""
+        ...
+
     def resolve(self, spec: MethodSpec) -> BaseModel: ...
 
     def check(self, spec: ComparisonSpec) -> None: ...
@@ -35,10 +53,11 @@ class LocalEngine:
     """The engine of this process. Its imports take seconds (torch), so they happen in `prepare`.
 
     One call at a time: transformers fills its modules lazily, and two threads that do so at once break each other.
+    Rows are read outside of that lock, one table at a time, so that a long one stops nobody from starting.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._lock, self._reading = threading.RLock(), threading.Lock()
         self._catalogue: dict[str, Any] | None = None
 
     def prepare(self) -> None:
@@ -52,6 +71,34 @@ class LocalEngine:
             if self._catalogue is None:
                 self._catalogue = _catalogue()
             return self._catalogue
+
+    def benchmarks(self) -> list[dict[str, Any]]:
+        with self._reading:
+            from peft_core.tasks import list_benchmarks, presets
+
+            return [
+                _task(info) | {"at_hand": there, "presets": bool(presets(info.id))} for info, there in list_benchmarks()
+            ]
+
+    def presets(self, task: str) -> list[dict[str, Any]]:
+        from peft_core.tasks import presets
+
+        return [{"name": preset.name} | dataclasses.asdict(preset) for preset in presets(task)]
+
+    def preview(self, model: str, task: str, options: Mapping[str, Any], max_length: int | None) -> dict[str, Any]:
+        with self._reading:
+            from peft_core.tasks import preview
+
+            found = preview(task, options)
+        with self._lock:
+            from peft_core.training.preview import document, tokens
+
+            return document(found) | {"tokens": tokens(found, model or None, task, options, max_length)}
+
+    def task_origin(self, task: str) -> str:
+        from peft_core.tasks import task_origin
+
+        return task_origin(task)
 
     def resolve(self, spec: MethodSpec) -> BaseModel:
         with self._lock:
@@ -89,26 +136,32 @@ def _catalogue() -> dict[str, Any]:
             for method in list_methods()
         ],
         "models": [
-            {"id": model.id, "parameters": model.parameters, "modality": model.modality, "origin": model.origin}
+            {"id": model.id, "modality": model.modality, "origin": model.origin, "at_hand": model.available}
             for model in list_models()
-            if model.available
         ],
-        "tasks": [
-            {
-                "id": task.id,
-                "title": task.title,
-                "description": task.description,
-                "modality": task.modality,
-                "metric": task.metrics[0],
-                "joins": task.problem in ("classification", "regression"),
-                "train_rows": task.train_rows,
-                "eval_rows": task.eval_rows,
-                "options": dict(task.options),
-            }
-            for task in list_tasks()
-        ],
+        "tasks": [_task(task) for task in list_tasks()],
         "training": fields_of(TrainingConfig),
         "comparison": fields_of(ComparisonSpec, COMPARISON_FIELDS),
+    }
+
+
+def _task(task: TaskInfo) -> dict[str, Any]:
+    from peft_core.tasks import describe_options
+
+    plain = {"type": "str", "choices": None, "help": "an option of this task"}
+    options = describe_options(task) or [
+        {"name": name, "default": value, **plain} for name, value in task.options.items()
+    ]
+    return {
+        "id": task.id,
+        "title": task.title,
+        "description": task.description,
+        "modality": task.modality,
+        "metric": task.metrics[0],
+        "joins": task.problem in ("classification", "regression"),
+        "train_rows": task.train_rows,
+        "eval_rows": task.eval_rows,
+        "options": [{**option, "default": written(option["default"])} for option in options],
     }
 
 

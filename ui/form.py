@@ -13,7 +13,16 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from peft_core.records import MAX_SEED, ComparisonSpec, InputError, MethodSpec, TrainingConfig, checked, describe_fields
+from peft_core.records import (
+    MAX_SEED,
+    ComparisonSpec,
+    InputError,
+    MethodSpec,
+    TrainingConfig,
+    checked,
+    describe_fields,
+    parse_task_option,
+)
 
 Scalar = bool | int | float | str | None
 Options = dict[str, Scalar]
@@ -41,6 +50,15 @@ class Form(BaseModel):
     eval_rows: Scalar = None
     plan: Scalar = None
     training: Options = Field(default_factory=dict)
+
+
+class Look(BaseModel):
+    """What the page sends to be shown what is in a task's rows."""
+
+    model: str = Field("", max_length=500)
+    task: str = Field(min_length=1, max_length=500)
+    task_options: Options = Field(default_factory=dict)
+    max_length: Scalar = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +101,7 @@ def spec_from_form(form: Form, resolve: Resolve) -> ComparisonSpec:
     ]
     values["seeds"] = attempt(lambda: _seeds(form.seeds), "seeds")
     values["training"] = attempt(lambda: _training(form.training))
-    values["task_options"] = {key: scalar(value) for key, value in given(form.task_options).items()}
+    values["task_options"] = task_options(form.task_options)
     values |= typed({name: getattr(form, name) for name in COMPARISON_FIELDS}, ComparisonSpec)
     if errors:
         raise FormError(errors)
@@ -154,6 +172,11 @@ def given(values: Mapping[str, Any]) -> dict[str, str]:
     return {name: text for name, text in texts.items() if text}
 
 
+def task_options(values: Mapping[str, Any]) -> Options:
+    """Options of a task as the command line reads them."""
+    return {name: parse_task_option(name, text) for name, text in given(values).items()}
+
+
 def _number(text: str, kind: str) -> Any:
     try:
         return int(text[:400]) if kind == "int" else float(text) if kind == "float" else text
@@ -196,41 +219,35 @@ def texts(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: written(value) for name, value in values.items()}
 
 
-COMMAND_OPTIONS = (
-    "steps",
-    "epochs",
-    "batch_size",
-    "learning_rate",
-    "eval_every",
-    "max_length",
-    "accumulation",
-    "selection",
-    "device",
-    "precision",
-)
-
-
 def command_line(spec: ComparisonSpec) -> str:
     """The command that runs the same comparison in a terminal."""
     parts = ["python", "-m", "peft_core", "compare", "--model", spec.model, "--task", spec.task]
     for name, value in spec.task_options.items():
-        parts += ["--task-option", f"{name}={written(value)}"]
+        parts += ["--task-option", f"{name}={_said(value)}"]
     for method in spec.methods:
         parts += ["--method", str(method)]
     if spec.seeds == tuple(range(len(spec.seeds))):
         parts += ["--seeds", str(len(spec.seeds))]
     else:
         parts += ["--seed-list", ",".join(map(str, spec.seeds))]
-    parts += _options(spec.training, TrainingConfig(), COMMAND_OPTIONS)
+    parts += _options(spec.training, TrainingConfig(), tuple(TrainingConfig.model_fields))
     parts += _options(spec, ComparisonSpec(methods=spec.methods), COMPARISON_FIELDS)
-    others = set(TrainingConfig.model_fields) - set(COMMAND_OPTIONS)
-    rest = {name: getattr(spec.training, name) for name in sorted(others)}
-    unsaid = [f"{name}={written(value)}" for name, value in rest.items() if value != getattr(TrainingConfig(), name)]
-    note = f"  # and in a SPEC.yaml instead of options: {', '.join(unsaid)}" if unsaid else ""
-    return shlex.join(parts) + note
+    return shlex.join(parts)
+
+
+def preview_line(model: str, task: str, options: Mapping[str, Any], max_length: str) -> str:
+    """The command that shows the same look at the data in a terminal."""
+    parts = ["python", "-m", "peft_core", "preview", "--task", task, *(["--model", model] if model else [])]
+    for name, value in options.items():
+        parts += ["--task-option", f"{name}={_said(value)}"]
+    return shlex.join(parts + (["--max-length", max_length] if max_length else []))
 
 
 def _options(values: BaseModel, default: BaseModel, names: Sequence[str]) -> list[str]:
     """The options that differ from the default, as the command line writes them."""
     changed = [name for name in names if getattr(values, name) != getattr(default, name)]
-    return [part for name in changed for part in ("--" + name.replace("_", "-"), written(getattr(values, name)))]
+    return [part for name in changed for part in ("--" + name.replace("_", "-"), _said(getattr(values, name)))]
+
+
+def _said(value: object) -> str:
+    return "none" if value is None else written(value)

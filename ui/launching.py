@@ -14,6 +14,7 @@ from ui.compare import HEAD, compare_tab
 from ui.engine import Engine, LocalEngine, Warmup
 from ui.routes import routes
 from ui.service import Runs, Service, shipped_example
+from ui.uploads import Uploads
 
 log = logging.getLogger(__name__)
 SYSTEM_FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
@@ -37,7 +38,12 @@ def build() -> gr.Blocks:
 
 
 def serve(
-    runs: Runs, engine: Engine, example: View | None, host: str | None = None, port: int | None = None
+    runs: Runs,
+    engine: Engine,
+    example: View | None,
+    uploads: Uploads,
+    host: str | None = None,
+    port: int | None = None,
 ) -> tuple[gr.Blocks, str]:
     """Serve the page in background threads; the Blocks and their address."""
     logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -46,7 +52,7 @@ def serve(
     _, address, _ = page.launch(
         server_name=host,
         server_port=port,
-        app_kwargs={"routes": routes(Service(runs, engine, example), warmup)},
+        app_kwargs={"routes": routes(Service(runs, engine, example, uploads), warmup, uploads)},
         theme=theme(),
         head=HEAD,
         prevent_thread_lock=True,
@@ -68,7 +74,9 @@ def launch(host: str | None = None, port: int | None = None) -> None:
 
     chosen = port if port is not None else int(os.environ.get("GRADIO_SERVER_PORT", "7860"))
     with Supervisor(home(), server=True) as supervisor:
-        page, address = serve(supervisor, LocalEngine(), shipped_example(), host, chosen)
+        uploads = Uploads(home() / "uploads")
+        uploads.sweep()
+        page, address = serve(supervisor, LocalEngine(), shipped_example(), uploads, host, chosen)
         log.warning("RankLab is on %s", address)
         _wait()
         page.close()

@@ -6,10 +6,11 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -17,25 +18,32 @@ from starlette.staticfiles import StaticFiles
 from peft_core.records import InputError, checked
 from peft_core.runs.errors import Refused
 from ui.engine import Warmup
-from ui.form import Form, FormError
+from ui.form import Form, FormError, Look
 from ui.service import Service
+from ui.uploads import Uploads
 
 log = logging.getLogger(__name__)
 STATIC = Path(__file__).parent / "static"
 LARGEST_BODY = 200_000
+LONGEST_NAME = 500
+MOST_LOOKING = 8
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def routes(service: Service, warmup: Warmup) -> list[BaseRoute]:
+def routes(service: Service, warmup: Warmup, uploads: Uploads) -> list[BaseRoute]:
     """The routes, to be put in front of Gradio's own."""
-    handlers = Handlers(service, warmup)
+    handlers = Handlers(service, warmup, uploads)
     return [
         Route("/ranklab/plotly.min.js", plotly_js),
         Mount("/ranklab/static", StaticFiles(directory=STATIC)),
         Route("/ranklab/view", handlers.view),
         Route("/ranklab/recent", handlers.recent),
         Route("/ranklab/catalogue", handlers.catalogue),
+        Route("/ranklab/benchmarks", handlers.benchmarks),
+        Route("/ranklab/presets", handlers.presets),
         Route("/ranklab/download", handlers.download),
+        Route("/ranklab/preview", handlers.preview, methods=["POST"]),
+        Route("/ranklab/upload", handlers.upload, methods=["POST"]),
         Route("/ranklab/budget", handlers.budget, methods=["POST"]),
         Route("/ranklab/start", handlers.start, methods=["POST"]),
         Route("/ranklab/again", handlers.again, methods=["POST"]),
@@ -63,10 +71,15 @@ def refused(errors: list[dict[str, str]]) -> Response:
     return answer({"errors": errors})
 
 
-async def answered(work: Callable[[], Any]) -> Response:
+async def answered(work: Callable[[], Any], threads: Executor | None = None) -> Response:
     """The work's result from a thread, or its complaint as one sentence at its field."""
+    return await told(asyncio.get_running_loop().run_in_executor(threads, work))
+
+
+async def told(result: Awaitable[Any]) -> Response:
+    """A result, or the complaint that it raises."""
     try:
-        return answer(await asyncio.to_thread(work))
+        return answer(await result)
     except FormError as error:
         return refused([vars(entry) for entry in error.errors])
     except InputError as error:
@@ -78,8 +91,11 @@ async def answered(work: Callable[[], Any]) -> Response:
 class Handlers:
     """One function per address."""
 
-    def __init__(self, service: Service, warmup: Warmup) -> None:
-        self._service, self._warmup = service, warmup
+    def __init__(self, service: Service, warmup: Warmup, uploads: Uploads) -> None:
+        self._service, self._warmup, self._uploads = service, warmup, uploads
+        self._readers = ThreadPoolExecutor(2, thread_name_prefix="reader")
+        """Looks at data take long; in threads of their own they keep no poll waiting."""
+        self._looking = 0
 
     async def view(self, request: Request) -> Response:
         query = request.query_params
@@ -95,6 +111,42 @@ class Handlers:
         """Asked for after the first paint, so this is when the engine may be imported."""
         self._warmup.now()
         return await answered(self._service.catalogue)
+
+    async def benchmarks(self, _request: Request) -> Response:
+        return await answered(self._service.benchmarks, self._readers)
+
+    async def presets(self, request: Request) -> Response:
+        task = request.query_params.get("task", "")[:LONGEST_NAME]
+        return await answered(lambda: self._service.presets(task))
+
+    async def preview(self, request: Request) -> Response:
+        body = await body_of(request)
+        if self._looking >= MOST_LOOKING:
+            return refused([{"field": "", "message": "Many tables are being looked at now; try again in a moment."}])
+        self._looking += 1
+        try:
+            return await answered(lambda: self._service.preview(checked(Look, body)), self._readers)
+        finally:
+            self._looking -= 1
+
+    async def upload(self, request: Request) -> Response:
+        """A file as the body, its name as ``?name=``. Another site's page cannot send this type unasked."""
+        from starlette.exceptions import HTTPException
+
+        if request.headers.get("content-type", "") != "application/octet-stream":
+            raise HTTPException(415, "send application/octet-stream")
+        name = request.query_params.get("name", "")[:LONGEST_NAME]
+        length = request.headers.get("content-length", "")
+        announced = int(length) if length.isdigit() and len(length) < 19 else None
+
+        async def kept() -> dict[str, Any]:
+            path = await self._uploads.receive(name, request.stream(), announced)
+            return {"task": str(path), "title": path.name, "bytes": path.stat().st_size}
+
+        try:
+            return await told(kept())
+        except ClientDisconnect:
+            return refused([{"field": "task", "message": "The upload was broken off; nothing was kept."}])
 
     async def download(self, request: Request) -> Response:
         query = request.query_params
@@ -144,7 +196,7 @@ async def body_of(request: Request) -> dict[str, Any]:
             raise HTTPException(413, "too large")
     try:
         body = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise HTTPException(400, "not JSON") from None
     if not isinstance(body, dict):
         raise HTTPException(400, "not a JSON object")

@@ -7,7 +7,17 @@ from collections.abc import Callable
 from importlib import resources
 from typing import Any, Protocol
 
-from peft_core.records import ComparisonRow, ComparisonSpec, InputError, MethodSpec, RunState, View
+from peft_core.backbones import public_mode
+from peft_core.records import (
+    ComparisonRow,
+    ComparisonSpec,
+    InputError,
+    MethodSpec,
+    RunState,
+    TrainingConfig,
+    View,
+    checked,
+)
 from peft_core.report import figures, report_html, results_document, tables
 from peft_core.report.palette import look
 from peft_core.report.series import labels
@@ -17,15 +27,20 @@ from ui.form import (
     FieldError,
     Form,
     FormError,
+    Look,
     MethodRow,
     command_line,
     field_of,
     first_form,
     form_from_spec,
     given,
+    preview_line,
     scalar,
     spec_from_form,
+    task_options,
+    typed,
 )
+from ui.uploads import Uploads
 
 log = logging.getLogger(__name__)
 EXAMPLE = "example"
@@ -59,8 +74,8 @@ def shipped_example() -> View | None:
 class Service:
     """The Compare tab's questions and commands."""
 
-    def __init__(self, runs: Runs, engine: Engine, example: View | None) -> None:
-        self._runs, self._engine, self._example = runs, engine, example
+    def __init__(self, runs: Runs, engine: Engine, example: View | None, uploads: Uploads) -> None:
+        self._runs, self._engine, self._example, self._uploads = runs, engine, example, uploads
 
     # --- reading ---
 
@@ -98,7 +113,39 @@ class Service:
         return entries
 
     def catalogue(self) -> dict[str, Any]:
-        return self._engine.catalogue()
+        return {**self._engine.catalogue(), "upload_limit": self._uploads.file_limit, "public": public_mode()}
+
+    def benchmarks(self) -> list[dict[str, Any]]:
+        return self._engine.benchmarks()
+
+    def presets(self, task: str) -> list[dict[str, Any]]:
+        return self._engine.presets(task)
+
+    def preview(self, look: Look) -> dict[str, Any]:
+        """What is in a task's rows, as a form shows it: guesses, problems, token lengths."""
+        task, model = look.task.strip(), look.model.strip()
+        if not task:
+            raise InputError("task", look.task, "choose a task, or name data of your own")
+        self._allow(task)
+        options = task_options(look.task_options)
+        limit = typed({"max_length": look.max_length}, TrainingConfig).get("max_length")
+        checked(TrainingConfig, {"max_length": limit}, "training.")
+        found = self._engine.preview(model, task, options, limit)
+        line = preview_line(model, task, options, "" if limit is None else str(limit))
+        return tables.strict({**found, "command": line})
+
+    def _allow(self, tasks: str) -> None:
+        """On a public page a visitor names no files of the server but those that were uploaded.
+
+        Raises:
+            InputError: such a name.
+        """
+        if not public_mode() or self._uploads.holds(tasks):
+            return
+        for task in tasks.split("+"):
+            if self._engine.task_origin(task.strip()) == "local" and not self._uploads.holds(task):
+                allowed = "on a public page it must be a task of the list, an uploaded file or hub:owner/name"
+                raise InputError("task", task, allowed)
 
     def budget(self, form: Form) -> list[dict[str, Any] | None]:
         """What each row of the form would train, before anything starts; None for a row that cannot be built."""
@@ -128,6 +175,7 @@ class Service:
 
     def _submit(self, spec: ComparisonSpec) -> str:
         try:
+            self._allow(spec.task)
             self._engine.check(spec)
             return self._runs.submit(spec)
         except InputError as error:
@@ -167,7 +215,12 @@ def title(row: ComparisonRow) -> str:
     """A comparison in one line: what differs from the next one in a list."""
     shown = ", ".join(str(method) for method in row.spec.methods[:3])
     more = f" and {len(row.spec.methods) - 3} more" if len(row.spec.methods) > 3 else ""
-    return f"{row.spec.task} on {row.spec.model}: {shown}{more}"
+    return f"{_short(row.spec.task)} on {_short(row.spec.model)}: {shown}{more}"
+
+
+def _short(name: str) -> str:
+    """The last part of a path; any other name as it is."""
+    return name.rstrip("/").rpartition("/")[2] if name.startswith(("/", "~", ".")) else name
 
 
 def looks() -> list[dict[str, str]]:

@@ -14,6 +14,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from peft_core.commands._output import messages, print_json
+from peft_core.commands.data import task_options
+from peft_core.commands.preset_options import with_presets
 from peft_core.records import (
     ComparisonSpec,
     InputError,
@@ -63,11 +65,13 @@ def read_spec(options: argparse.Namespace) -> ComparisonSpec:
     if options.method:
         values["methods"] = [MethodSpec.parse(text) for text in options.method]
     if options.task_option:
-        values["task_options"] = dict(_key_value(text) for text in options.task_option)
+        values["task_options"] = task_options(options.task_option)
     if options.seeds is not None:
         values["seeds"] = _first_seeds(options.seeds)
     if options.seed_list is not None:
         values["seeds"] = [parse_scalar(seed) for seed in options.seed_list.split(",")]
+    if options.preset:
+        with_presets(options.preset, values, training)
     values.setdefault("methods", [MethodSpec.parse(text) for text in DEFAULT_METHODS])
     values["training"] = checked(TrainingConfig, training, prefix="training.")
     return checked(ComparisonSpec, values)
@@ -87,13 +91,6 @@ def _from_file(path: Path) -> dict[str, Any]:
         raise InputError("methods", methods, "it must be a list of methods written id:key=value,key=value")
     parsed = [MethodSpec.parse(method) if isinstance(method, str) else method for method in methods]
     return values | {"methods": parsed} if methods else values
-
-
-def _key_value(text: str) -> tuple[str, Any]:
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise InputError("task-option", text, "it must be written KEY=VALUE")
-    return key, parse_scalar(value)
 
 
 def _first_seeds(text: str) -> list[int]:

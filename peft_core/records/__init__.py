@@ -39,6 +39,7 @@ from peft_core.records.specs import (
     Seed,
     TrainingConfig,
     parse_scalar,
+    parse_task_option,
     run_specs,
 )
 
@@ -77,5 +78,6 @@ __all__ = [
     "checked",
     "describe_fields",
     "parse_scalar",
+    "parse_task_option",
     "run_specs",
 ]

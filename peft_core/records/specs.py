@@ -55,6 +55,20 @@ def parse_scalar(text: str) -> bool | int | float | str | None:
     return text
 
 
+COLUMN_NAMES = ("text", "text2", "label", "question", "context", "answers", "target", "image")
+TEXT_OPTIONS = frozenset(
+    (*COLUMN_NAMES, "kind", "encoding", "delimiter", "config", "revision", "split", "eval_split", "protocol")
+)
+"""Options of tasks that are names: a column called 2024 is no number."""
+
+
+def parse_task_option(name: str, text: str) -> bool | int | float | str | None:
+    """The value of a task's option from the command line or a form; a name stays the text that it is."""
+    if name.rpartition(".")[2] in TEXT_OPTIONS and text.lower() not in ("none", "null"):
+        return text
+    return parse_scalar(text)
+
+
 def _written(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from peft_core.records import InputError
+from peft_core.tasks._columns import ROLES
 from peft_core.tasks._contract import Rows, Split, Task, TaskInfo
 from peft_core.tasks._together import Chosen, together
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from peft_core.tasks._preview import Preview
 
 __all__ = [
+    "ROLES",
     "Rows",
     "Split",
     "Task",

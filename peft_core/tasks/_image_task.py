@@ -59,6 +59,11 @@ class ImageTask:
     def __init__(self, about: ImageDescription, opened: Callable[[], ImageSource], bound: Mapping[str, Any]) -> None:
         self._about, self._opened, self._bound = about, opened, dict(bound)
 
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """What it takes, with its defaults."""
+        return self._about.options
+
     def _chosen(self, options: Mapping[str, Any]) -> dict[str, Any]:
         check_options(options, self._about.options)
         chosen = {**self._about.options, **options}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from peft_core.records import InputError
 from peft_core.tasks._contract import Task, TaskInfo
 from peft_core.tasks._image_task import ImageTask, broken
+from peft_core.tasks._options import described_options
 from peft_core.tasks._scan import Scan, notes, problems
 from peft_core.tasks._table_task import TableTask
 
@@ -24,7 +25,7 @@ class Preview:
     columns: all names. roles: column of every role; guessed: roles (and ``kind``) that nobody gave. rows: records read.
     labels: rows by label. examples: first rows, cells cut to `EXAMPLE_LENGTH` characters. lengths: mean and largest
     number of characters, by column. problems: sentences, each of which stops a start. notes: sentences that do not.
-    info: of the task; None where a problem stops it.
+    info: of the task; None where a problem stops it. options: name, type, default, choices and help of what it takes.
     """
 
     kind: str | None = None
@@ -38,6 +39,7 @@ class Preview:
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     info: TaskInfo | None = None
+    options: tuple[Mapping[str, Any], ...] = ()
 
 
 def preview(task: str, options: Mapping[str, Any] | None = None) -> Preview:
@@ -50,10 +52,9 @@ def preview(task: str, options: Mapping[str, Any] | None = None) -> Preview:
         found_info = _info(found)
     except InputError as error:
         return Preview(problems=(str(error),))
-    if isinstance(found, TableTask):
-        return _table(found, chosen)
-    if isinstance(found, ImageTask):
-        return _images(found, chosen)
+    if isinstance(found, TableTask | ImageTask):
+        told = _table(found, chosen) if isinstance(found, TableTask) else _images(found, chosen)
+        return replace(told, options=tuple(described_options(task, found.options)))
     assert found_info is not None
     return Preview(kind=found_info.kind, rows=found_info.max_train_rows, info=found_info)
 

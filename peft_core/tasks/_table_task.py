@@ -109,6 +109,11 @@ class TableTask:
         self._about, self._sources, self._bound = description, sources, dict(bound)
         self._protocol = protocol or own_split
 
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """What it takes, with its defaults."""
+        return self._about.options
+
     def _chosen(self, options: Mapping[str, Any]) -> dict[str, Any]:
         check_options(options, self._about.options)
         chosen = {**self._about.options, **options}

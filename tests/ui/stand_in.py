@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -55,12 +55,27 @@ class StandInEngine:
             "methods": methods,
             "models": [{"id": "tiny-text", "parameters": 1, "modality": "text", "origin": "embedded"}],
             "tasks": [
-                {"id": "acceptability", "modality": "text", "options": {}, **task},
-                {"id": "rank_probe", "modality": "any", "options": {"spectrum": "flat", "rank": 16}, **task},
+                {"id": "acceptability", "modality": "text", "options": [], **task},
+                {"id": "rank_probe", "modality": "any", "options": [{"name": "rank", "default": "16"}], **task},
             ],
             "training": fields_of(TrainingConfig),
             "comparison": fields_of(ComparisonSpec, COMPARISON_FIELDS),
         }
+
+    def benchmarks(self) -> list[dict[str, Any]]:
+        return [{"id": "glue/cola", "modality": "text", "at_hand": False, "options": []}]
+
+    def presets(self, task: str) -> list[dict[str, Any]]:
+        return [{"name": "paper/model/lora", "task": task}] if task == "glue/cola" else []
+
+    def preview(self, model: str, task: str, options: Mapping[str, Any], max_length: int | None) -> dict[str, Any]:
+        asked = {"model": model, "task": task, "options": dict(options), "max_length": max_length}
+        return {"columns": ["text", "label"], "problems": [], "asked": asked, "lengths": {"text": float("nan")}}
+
+    def task_origin(self, task: str) -> str:
+        if task.startswith("hub:"):
+            return "hub"
+        return "embedded" if task in ("acceptability", "rank_probe", "glue/cola") else "local"
 
     def resolve(self, spec: MethodSpec) -> BaseModel:
         if spec.id not in CONFIGS:

@@ -111,6 +111,12 @@ def test_the_command_line_runs_the_same_comparison(given: ComparisonSpec) -> Non
     assert [MethodSpec.parse(text) for text in parsed.method] == list(given.methods)
 
 
-def test_the_command_line_says_what_options_cannot() -> None:
-    line = command_line(spec("lora", training=TrainingConfig(warmup=0.3)))
-    assert line.endswith("# and in a SPEC.yaml instead of options: warmup=0.3")
+@pytest.mark.parametrize("name", sorted(set(TrainingConfig.model_fields) - {"steps"}))
+def test_every_training_setting_can_be_said_in_the_command_line(name: str) -> None:
+    from peft_core.cli import build_parser
+    from peft_core.commands.compare import read_spec
+
+    others: dict[str, Any] = {"precision": "bf16", "gradient_checkpointing": True, "device": "cpu", "clip_norm": None}
+    value = {**others, "selection": "best", "warmup": 0.3}.get(name, 2)
+    given = spec("lora", training=TrainingConfig(**{name: value}), task_options={"text": "2024"})
+    assert read_spec(build_parser().parse_args(shlex.split(command_line(given))[3:])) == given

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
+from peft_core.cli import build_parser
 from peft_core.records import InputError, View
 from tests.report.sample import METRIC, sample_spec, sample_view
 from tests.ui.stand_in import StandInEngine, StandInRuns
@@ -16,6 +20,7 @@ from ui.engine import Warmup
 from ui.form import FormError, form_from_spec
 from ui.routes import LARGEST_BODY, STATIC, routes
 from ui.service import EXAMPLE, Service
+from ui.uploads import Uploads
 
 
 def shipped() -> View:
@@ -29,13 +34,18 @@ def runs() -> StandInRuns:
 
 
 @pytest.fixture
-def service(runs: StandInRuns) -> Service:
-    return Service(runs, StandInEngine(), shipped())
+def uploads(tmp_path: Path) -> Uploads:
+    return Uploads(tmp_path / "home" / "uploads", file_limit=10_000)
 
 
 @pytest.fixture
-def client(service: Service) -> TestClient:
-    return TestClient(Starlette(routes=routes(service, Warmup(StandInEngine()))))
+def service(runs: StandInRuns, uploads: Uploads) -> Service:
+    return Service(runs, StandInEngine(), shipped(), uploads)
+
+
+@pytest.fixture
+def client(service: Service, uploads: Uploads) -> TestClient:
+    return TestClient(Starlette(routes=routes(service, Warmup(StandInEngine()), uploads)))
 
 
 def test_a_new_install_shows_the_shipped_example(service: Service) -> None:
@@ -45,8 +55,8 @@ def test_a_new_install_shows_the_shipped_example(service: Service) -> None:
     assert shown["guides"][shown["labels"][1]["label"]] == {"r = 4": 4, "d·r = 8": 8}
 
 
-def test_without_anything_to_show_the_form_still_has_a_start(runs: StandInRuns) -> None:
-    shown = Service(runs, StandInEngine(), None).view(None)
+def test_without_anything_to_show_the_form_still_has_a_start(runs: StandInRuns, uploads: Uploads) -> None:
+    shown = Service(runs, StandInEngine(), None, uploads).view(None)
     assert shown["id"] is None
     assert len(shown["form"]["methods"]) == 2
 
@@ -141,3 +151,107 @@ def test_files_come_from_this_server_only(client: TestClient) -> None:
 
 def test_static_files_cannot_be_left(client: TestClient) -> None:
     assert client.get("/ranklab/static/..%2fservice.py").status_code == 404
+
+
+# --- data of one's own ---
+
+BYTES = {"content-type": "application/octet-stream"}
+TABLE = b"text,label\na,1\nb,0\n"
+
+
+def send(client: TestClient, name: str = "t.csv", content: bytes = TABLE) -> dict[str, Any]:
+    answer = client.post("/ranklab/upload", params={"name": name}, content=content, headers=BYTES)
+    assert answer.status_code == 200
+    return answer.json()
+
+
+def test_an_upload_can_be_looked_at_and_started(client: TestClient, runs: StandInRuns, uploads: Uploads) -> None:
+    sent = send(client)
+    assert Path(sent["task"]).read_bytes() == TABLE and sent["bytes"] == len(TABLE)
+    look = {"model": "tiny-text", "task": sent["task"], "task_options": {"text": "2024", "drop_bad": "true"}}
+    found = client.post("/ranklab/preview", json={**look, "max_length": "32"}).json()
+    assert found["asked"]["options"] == {"text": "2024", "drop_bad": True}, "a column's name stays text"
+    assert found["asked"]["max_length"] == 32 and found["lengths"] == {"text": None}
+    words = shlex.split(found["command"])
+    assert build_parser().parse_args(words[3:]).task == sent["task"]
+    form = {"model": "tiny-text", "task": sent["task"], "seeds": "0", "methods": [{"id": "lora"}]}
+    started = client.post("/ranklab/start", json=form).json()["id"]
+    assert runs.rows[started].spec.task == sent["task"]
+    assert client.get("/ranklab/recent").json()[0]["title"].startswith("t.csv on tiny-text")
+
+
+@pytest.mark.parametrize(
+    "kind", ["text/plain", "multipart/form-data; boundary=x", "application/x-www-form-urlencoded", ""]
+)
+def test_a_form_of_another_site_cannot_upload(client: TestClient, uploads: Uploads, kind: str) -> None:
+    answer = client.post("/ranklab/upload?name=t.csv", content=TABLE, headers={"content-type": kind})
+    assert answer.status_code == 415
+    assert not uploads.folder.exists()
+
+
+def test_a_bad_upload_is_one_sentence(client: TestClient, uploads: Uploads) -> None:
+    for name, content in (("t.exe", TABLE), ("", TABLE), ("t.csv", b""), ("t.csv", b"x" * 10_001)):
+        errors = send(client, name, content)["errors"]
+        assert len(errors) == 1 and errors[0]["message"].endswith(".")
+    assert not list(uploads.folder.glob("*"))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"task": 3},
+        {"task": ""},
+        {"task": " "},
+        {"task": "x" * 501},
+        {"task": "x", "model": []},
+        {"task": "x", "task_options": [1]},
+        {"task": "x", "task_options": {"text": {"a": 1}}},
+        {"task": "x", "max_length": "1"},
+        {"task": "x", "max_length": "many"},
+        {"task": "x", "max_length": "1e400"},
+    ],
+)
+def test_a_malformed_look_is_refused_in_one_sentence(client: TestClient, body: object) -> None:
+    errors = client.post("/ranklab/preview", json=body).json()["errors"]
+    assert len(errors) == 1 and errors[0]["message"].endswith(".") and "\n" not in errors[0]["message"]
+
+
+def test_a_look_is_json_of_a_bounded_size(client: TestClient) -> None:
+    json_type = {"content-type": "application/json"}
+    assert client.post("/ranklab/preview", content="{}", headers={"content-type": "text/plain"}).status_code == 415
+    assert client.post("/ranklab/preview", content="[" * 100_000, headers=json_type).status_code == 400
+    assert client.post("/ranklab/preview", content=" " * (LARGEST_BODY + 1), headers=json_type).status_code == 413
+    assert client.get("/ranklab/preview").status_code == 405
+    assert client.get("/ranklab/upload").status_code == 405
+
+
+def test_presets_and_benchmarks_are_lists(client: TestClient) -> None:
+    assert client.get("/ranklab/benchmarks").json()[0]["id"] == "glue/cola"
+    assert client.get("/ranklab/presets", params={"task": "glue/cola"}).json()[0]["name"] == "paper/model/lora"
+    assert client.get("/ranklab/presets", params={"task": "../x" * 1000}).json() == []
+
+
+HIDDEN = ["/etc/passwd", "../secret.csv", "table.csv", "~/x.csv", "acceptability+/etc/passwd", "rank_probe+x.csv"]
+
+
+@pytest.mark.parametrize("task", HIDDEN)
+def test_a_public_page_opens_no_file_of_the_server(
+    client: TestClient, runs: StandInRuns, monkeypatch: pytest.MonkeyPatch, task: str
+) -> None:
+    sent = send(client)["task"]
+    form = {"model": "tiny-text", "seeds": "0", "methods": [{"id": "lora"}]}
+    monkeypatch.setenv("RANKLAB_PUBLIC", "1")
+    for path, body in (("preview", {"task": task}), ("start", {**form, "task": task})):
+        errors = client.post(f"/ranklab/{path}", json=body).json()["errors"]
+        assert errors[0]["field"] == "task" and "public" in errors[0]["message"]
+    assert runs.rows == {}
+    for allowed in ("acceptability", "glue/cola", "hub:owner/name", "acceptability+rank_probe", sent):
+        assert "columns" in client.post("/ranklab/preview", json={"task": allowed}).json()
+    assert client.get("/ranklab/catalogue").json()["public"] is True
+
+
+def test_uploads_are_not_served(client: TestClient, uploads: Uploads) -> None:
+    sent = send(client)["task"]
+    for address in (f"/ranklab/static/{sent}", f"/ranklab/static/../../{sent}", f"/file={sent}", sent):
+        assert client.get(address).status_code == 404

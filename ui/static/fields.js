@@ -38,7 +38,7 @@ function typing(field, value) {
 function chooser(field, value) {
   const choices = field.choices || ["true", "false"];
   const known = choices.map(String);
-  const fallback = field.default ? `default (${field.default})` : "default";
+  const fallback = field.fallback ?? (field.default ? `default (${field.default})` : "default");
   const options = known.filter((choice) => choice !== "null").map((choice) => h("option", { value: choice }, choice));
   if (value && !known.includes(String(value))) options.unshift(h("option", { value }, String(value)));
   const select = h("select", {}, h("option", { value: "" }, fallback), options);

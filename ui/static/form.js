@@ -1,7 +1,7 @@
 // The form of a new comparison, made from the server's lists. Its state is a plain object of texts.
 
 import { fieldInput, setError } from "./fields.js";
-import { fixed, get, h, has, post, swatch, whole } from "./util.js";
+import { fixed, get, h, has, post, swatch, whole, words } from "./util.js";
 
 const FIRST = ["rank", "bottleneck", "length", "target_rank", "d", "sparsity", "masks"];
 const SAVED = "ranklab-form";
@@ -24,8 +24,20 @@ export class Form {
   async open(initial, looks) {
     this.looks = looks;
     this.state = this.saved() || structuredClone({ ...EMPTY, ...initial });
-    this.catalogue = await get("catalogue");
+    const [catalogue, pick, data, presets] = await Promise.all([get("catalogue"), import("./pick.js"), import("./data.js"), import("./presets.js")]);
+    this.catalogue = { ...catalogue, benchmarks: [], complete: false };
+    this.pick = pick;
+    this.data = new data.Data(this);
+    this.presets = new presets.Presets(this);
     this.draw();
+    this.openBenchmarks();
+  }
+
+  /** The list of benchmarks takes a look at the disk, so the form does not wait for it. */
+  async openBenchmarks() {
+    this.catalogue.benchmarks = await get("benchmarks").catch(() => []);
+    this.catalogue.complete = true;
+    this.redraw();
   }
 
   saved() {
@@ -38,14 +50,34 @@ export class Form {
 
   fill(form) {
     this.state = structuredClone({ ...EMPTY, ...form });
+    this.own = this.otherModel = null;
     if (this.catalogue) this.draw();
     this.changed();
   }
 
-  changed() {
+  save() {
     sessionStorage.setItem(SAVED, JSON.stringify(this.state));
+  }
+
+  changed() {
+    this.save();
     clearTimeout(this.budgetTimer);
     this.budgetTimer = setTimeout(() => this.showBudget(), 500);
+    this.data?.changed();
+  }
+
+  /** Draw anew; the field that was in use, or `focus`, is in use again. */
+  redraw(focus = null) {
+    const active = this.root.contains(document.activeElement) ? document.activeElement : null;
+    const field = focus ?? active?.closest("[data-field]")?.dataset.field;
+    const open = [".rl-advanced", ".rl-partners"].filter((name) => this.root.querySelector(name)?.open);
+    const place = active?.selectionStart ?? null;
+    this.draw();
+    for (const name of open) this.root.querySelector(name)?.setAttribute("open", "");
+    const input = field && this.root.querySelector(`[data-field="${CSS.escape(field)}"] :is(input, select)`);
+    input?.focus({ preventScroll: true });
+    if (!focus && place !== null && input?.type === "text") input.setSelectionRange(place, place);
+    if (focus) this.changed();
   }
 
   draw() {
@@ -53,7 +85,7 @@ export class Form {
     this.start = h("button.rl-big", { type: "submit" }, "Start");
     this.general = h("p.rl-error", { role: "alert", "data-general": true });
     this.root.replaceChildren(
-      h("div.rl-grid2", {}, this.modelField(), this.taskField()),
+      h("div.rl-grid2", {}, this.pick.modelField(this), this.pick.taskField(this)),
       this.taskOptions(),
       h("h4", {}, "Methods"), this.rows, this.adder(),
       h("div.rl-grid2", {}, this.field("seeds", { name: "seeds", type: "str", help: "one run per method and seed, separated by commas" }), this.lengthField()),
@@ -79,37 +111,41 @@ export class Form {
     return fieldInput(`training.${name}`, description, this.state.training[name], (text) => this.set(() => (this.state.training[name] = text)));
   }
 
-  modelField() {
-    const choices = this.catalogue.models.map((model) => model.id);
-    return this.choice("model", choices, (model) => {
-      this.state.model = model;
-      const fitting = this.fittingTasks();
-      if (!this.tasks().every((id) => fitting.some((task) => task.id === id))) this.pickTasks([fitting[0]?.id ?? ""]);
-      this.draw();
-    });
+  pickModel(model) {
+    this.state.model = model;
+    const fitting = this.fittingTasks();
+    if (this.listed() && !this.tasks().every((id) => fitting.some((task) => task.id === id))) this.pickTasks([fitting[0]?.id ?? ""]);
+    this.redraw("model");
+  }
+
+  allTasks() {
+    return [...this.catalogue.tasks, ...this.catalogue.benchmarks];
   }
 
   fittingTasks() {
     const model = this.catalogue.models.find((entry) => entry.id === this.state.model);
-    return this.catalogue.tasks.filter((task) => !model || task.modality === "any" || task.modality === model.modality);
+    return this.allTasks().filter((task) => !model || task.modality === "any" || task.modality === model.modality);
+  }
+
+  /** Whether the task looks like one of a list that has not come yet. */
+  pending() {
+    return !this.catalogue.complete && !this.own && !this.listed() && /^[\w-]+(\/[\w.-]+)?$/.test(this.state.task);
+  }
+
+  /** Whether every chosen task is one of the lists. */
+  listed() {
+    return !this.own && this.tasks().every((id) => this.allTasks().some((task) => task.id === id));
   }
 
   /** Ids of the chosen tasks: the state holds them as "a+b". */
   tasks() {
-    const known = this.catalogue.tasks.some((task) => task.id === this.state.task);
-    return known ? [this.state.task] : this.state.task.split("+");
+    const parts = this.state.task.split("+");
+    return parts.every((id) => this.allTasks().some((task) => task.id === id)) ? parts : [this.state.task];
   }
 
   pickTasks(ids) {
     this.state.task = ids.join("+");
     this.state.task_options = {};
-  }
-
-  taskField() {
-    return this.choice("task", this.fittingTasks().map((task) => task.id), (task) => {
-      this.pickTasks([task]);
-      this.draw();
-    }, this.tasks()[0]);
   }
 
   /** Boxes for the tasks that can be trained together with the first one. */
@@ -133,29 +169,19 @@ export class Form {
     return boxes.length ? h("details.rl-partners", { open: this.partnersOpen || others.length > 0 }, h("summary", {}, title), h("p.rl-sub", {}, "One task a batch; each task has its own head and score."), h("div.rl-boxes", {}, boxes)) : null;
   }
 
-  choice(name, choices, onPick, chosen = this.state[name]) {
-    const box = fieldInput(name, { name, choices, help: "" }, chosen, () => {});
-    const select = box.querySelector("select");
-    select.querySelector('option[value=""]').remove();
-    select.value = chosen;
-    select.addEventListener("change", () => {
-      onPick(select.value);
-      this.changed();
-      this.root.querySelector(`[data-field="${name}"] select`)?.focus();
-    });
-    return box;
-  }
-
   taskOptions() {
+    if (this.pending()) return h("div");
+    if (!this.listed()) return this.data.draw(this.pick.ownKind(this) === this.pick.OWN.file);
     const ids = this.tasks();
-    const parts = ids.map((id) => this.catalogue.tasks.find((entry) => entry.id === id)).filter(Boolean);
-    const about = parts.map((task) => h("p.rl-sub", {}, `${ids.length > 1 ? `${task.title}: ` : ""}${task.description} Metric: ${task.metric.replaceAll("_", " ")}.`));
-    const inputs = parts.flatMap((task) => Object.keys(task.options).map((option) => {
-      const name = ids.length > 1 ? `${task.id}.${option}` : option;
-      const kind = { name, type: "str", help: "an option of this task", default: String(task.options[option] ?? "") };
-      return fieldInput(`task_options.${name}`, kind, this.state.task_options[name], (text) => this.set(() => (this.state.task_options[name] = text)));
+    const parts = ids.map((id) => this.allTasks().find((entry) => entry.id === id));
+    const about = parts.map((task) => h("p.rl-sub", {}, `${ids.length > 1 ? `${task.title}: ` : ""}${task.description} Metric: ${words(task.metric)}.`));
+    const inputs = parts.flatMap((task) => task.options.map((option) => {
+      const name = ids.length > 1 ? `${task.id}.${option.name}` : option.name;
+      return fieldInput(`task_options.${name}`, { ...option, name }, this.state.task_options[name], (text) => this.set(() => (this.state.task_options[name] = text)));
     }));
-    return h("div", {}, about, this.partners(), inputs.length ? h("div.rl-grid3", {}, inputs) : null);
+    const paper = parts.length === 1 && parts[0].presets ? this.presets.box(ids[0]) : null;
+    const rows = parts.length === 1 && has(parts[0].at_hand) ? this.data.draw(false) : null;
+    return h("div.rl-task", {}, about, this.partners(), inputs.length ? h("div.rl-grid3", {}, inputs) : null, paper, rows);
   }
 
   lengthField() {

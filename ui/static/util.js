@@ -41,7 +41,9 @@ export async function post(path, body) {
 
 const UNITS = ["", "k", "M", "G", "T", "P", "E"];
 
-export const words = (name) => name.charAt(0).toUpperCase() + name.slice(1).replaceAll("_", " ");
+const NAMES = { bleu: "BLEU", chrf: "chrF", rouge1: "ROUGE-1", rouge2: "ROUGE-2", rouge_l: "ROUGE-L", qa_f1: "F1", r2: "R²", pearson: "Pearson correlation", spearman: "Spearman correlation" };
+
+export const words = (name) => NAMES[name] ?? name.charAt(0).toUpperCase() + name.slice(1).replaceAll("_", " ");
 export const has = (value) => value !== null && value !== undefined;
 
 /** 12345678 as 12.3 M. */

@@ -1,0 +1,117 @@
+"""Data of one's own and the papers' settings, through the page, over the real engine."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Visitor
+from tests.browser.test_compare import open_form, write
+
+pytestmark = pytest.mark.browser
+
+SLOW = 40_000
+"""Milliseconds for what may have to import the engine first."""
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """Reviews whose longest texts are remarks that a guess takes for the text; one cell would be markup."""
+    rows = ["comment,words,mood"]
+    for number in range(120):
+        remark = "seen on a rainy evening with friends" if number else "<img src=x onerror=alert(1)>"
+        rows.append(f"{remark} {number},{'great' if number % 2 else 'dull'} film,{'good' if number % 2 else 'bad'}")
+    path = tmp_path / "my reviews.csv.gz"
+    path.write_bytes(gzip.compress("\n".join(rows).encode()))
+    return path
+
+
+def choose(page: Page, field: str, value: str) -> None:
+    page.locator(f'[data-field="{field}"] select').select_option(value)
+
+
+def upload(page: Page, path: Path) -> None:
+    choose(page, "task", "own:file")
+    page.locator("#rl-file").set_input_files(path)
+    expect(page.locator(".rl-found")).to_contain_text("rows", timeout=SLOW)
+
+
+def test_a_table_is_uploaded_corrected_and_trained_on(visitor: Visitor, table: Path) -> None:
+    page = visitor.open()
+    open_form(page)
+    upload(page, table)
+    found = page.locator(".rl-found")
+    expect(page.locator(".rl-kept")).to_have_text("my_reviews.csv.gz")
+    expect(page.locator('[data-field="task_options.text"] option').first).to_have_text("comment (guess)")
+    expect(found.locator("tbody td").first).to_contain_text("<img src=x")
+    expect(found.locator(".rl-balance")).to_contain_text("60 (50 %)")
+    expect(found.locator(".rl-tokens")).to_contain_text("none is longer than 256", timeout=SLOW)
+
+    choose(page, "task_options.text", "words")
+    expect(found.locator("tbody td").first).to_have_text("dull film", timeout=SLOW)
+    expect(page.locator('[data-field="task_options.text"] select')).to_be_focused()
+    short = {"training.steps": "12", "training.batch_size": "8", "seeds": "0"}
+    for field, text in short.items():
+        write(page, field, text)
+    page.locator(".rl-form > button[type=submit]").click()
+    expect(page.locator(".rl-recent option:checked")).to_contain_text("my_reviews.csv.gz on tiny-text", timeout=SLOW)
+    expect(page.locator(".rl-state")).to_have_attribute("data-state", "finished", timeout=90_000)
+    expect(page.locator('[data-chart="score"] .rl-title')).to_have_text("Accuracy")
+    assert "--task-option text=words" in page.locator("section .rl-panel .rl-command").inner_text()
+    expect(page.locator(".rl-card-score").first).to_contain_text(".")
+
+
+def test_what_is_wrong_with_a_table_is_said_and_stops_the_start(visitor: Visitor, tmp_path: Path) -> None:
+    page = visitor.open()
+    open_form(page)
+    before = page.locator(".rl-recent").input_value()
+    path = tmp_path / "one.csv"
+    path.write_text("text,label\n" + "a film,good\n" * 40)
+    upload(page, path)
+    expect(page.locator(".rl-problem")).to_contain_text("good")
+    page.locator(".rl-form > button[type=submit]").click()
+    expect(page.locator('[data-field="task"] .rl-error')).to_contain_text("good", timeout=SLOW)
+    assert page.locator(".rl-recent").input_value() == before
+    wrong = tmp_path / "x.exe"
+    wrong.write_text("MZ")
+    page.locator("#rl-file").set_input_files(wrong)
+    expect(page.locator("#rl-file-error")).to_contain_text("a table ends in .csv")
+
+
+def test_a_model_of_any_name_and_a_benchmark_with_a_papers_settings(visitor: Visitor, tmp_path: Path) -> None:
+    page = visitor.open()
+    open_form(page)
+    expect(page.locator('optgroup[label="Benchmarks from the Hub"]')).to_be_attached(timeout=SLOW)
+    choose(page, "task", "glue/cola")
+    page.locator("#rl-preset").select_option("capaboost/roberta-base/capaboost_lora:d=2,rank=32")
+    expect(page.locator('[data-field="training.epochs"] input')).to_have_value("40")
+    expect(page.locator('[data-field="training.weight_decay"] input')).to_have_value("0.1")
+    expect(page.locator('[data-field="methods.0.rank"] input')).to_have_value("32")
+    expect(page.locator('[data-field="task_options.protocol"] select')).to_have_value("propetl")
+    expect(page.locator(".rl-row")).to_have_count(1)
+    page.get_by_role("button", name="Use roberta-base").click()
+    expect(page.locator('[data-field="model"] select')).to_have_value("roberta-base")
+    choose(page, "model", "other:")
+    page.locator('[data-field="model"] input').fill(str(tmp_path))
+    page.locator(".rl-form > button[type=submit]").click()
+    expect(page.locator('[data-field="model"] .rl-error')).to_contain_text("holds no config.json", timeout=SLOW)
+    page.reload()
+    expect(page.locator('[data-field="model"] input')).to_have_value(str(tmp_path), timeout=SLOW)
+    expect(page.locator('[data-field="task"] select')).to_have_value("glue/cola")
+
+
+def test_the_panel_fits_a_phone(visitor: Visitor, table: Path) -> None:
+    page = visitor.open()
+    page.set_viewport_size({"width": 390, "height": 800})
+    if not page.locator(".rl-form").is_visible():
+        page.locator(".rl-formbox > summary").click()
+    expect(page.locator(".rl-form > button[type=submit]")).to_be_visible(timeout=SLOW)
+    upload(page, table)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    for box in (".rl-form", ".rl-own", ".rl-found"):
+        assert page.evaluate(
+            "(box) => { const e = document.querySelector(box); return e.scrollWidth <= e.clientWidth }", box
+        )
