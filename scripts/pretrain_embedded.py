@@ -40,7 +40,7 @@ class Recipe:
 
 
 RECIPES = {
-    "tiny-decoder": Recipe(pretrain_decoder, Schedule(steps=1000, batch_size=24, learning_rate=2e-3)),
+    "tiny-decoder": Recipe(pretrain_decoder, Schedule(steps=3000, batch_size=24, learning_rate=2e-3)),
     "tiny-seq2seq": Recipe(pretrain_seq2seq, Schedule(steps=5000, batch_size=64, learning_rate=2e-3)),
     "tiny-text": Recipe(pretrain_text, Schedule(steps=4000, batch_size=64, learning_rate=1.5e-3)),
     "tiny-vision": Recipe(pretrain_vision, Schedule(steps=3000, batch_size=64, learning_rate=1e-3)),
