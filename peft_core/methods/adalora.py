@@ -137,9 +137,8 @@ def attach(backbone: Backbone, config: Config, generator: torch.Generator) -> At
         sites=config.sites,
     )
     try:
-        attached = attach_low_rank(
-            backbone, pairs, generator, config.boost, Start(a_std=0.02, b_std=0.02, gate_std=0.0)
-        )
+        start = Start(a_std=0.02, b_std=0.02, gate_std=0.0)
+        attached = attach_low_rank(backbone, pairs, generator, config.boost, start, config.target_rank)
     except InputError as error:
         raise InputError("initial_rank" if error.field == "rank" else error.field, error.value, error.allowed) from None
     modules = [module for module in attached.modules.values() if isinstance(module, LowRank)]

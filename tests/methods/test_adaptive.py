@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from peft_core.methods._importance import Importance, below_threshold
 from peft_core.methods.adalora import Config, Schedule
 from peft_core.methods.sora import soft_threshold
+from peft_core.metrics.parameters import stored_parameters
 from peft_core.records import InputError
 from tests.conftest import batch_for, miniature
 from tests.methods.test_contract import attach, loss_of
@@ -153,7 +154,35 @@ def test_sora_gates_reach_exact_zeros_and_are_not_stored():
         one.train(False)
         with one.active():
             outputs.append(one.backbone.logits(batch))
-    torch.testing.assert_close(*outputs)
+    assert torch.equal(*outputs)
+
+
+@pytest.mark.parametrize("boost", [{}, {"boost.d": 2}])
+def test_of_a_direction_with_a_zero_gate_nothing_is_stored(boost):
+    """SoRA stores nnz(g) (in + out + 1) values, and a bit a direction (METHODS.md, section 0)."""
+    attached = attach(miniature("roberta"), "sora", rank=6, **boost)
+    modules = dict(attached.modules)
+    with torch.no_grad():
+        for index, module in enumerate(modules.values()):
+            module.gate[: index % 4] = 0.0
+            module.B.normal_(0, 0.1)
+    stored, counts = attached.stored(), attached.stored_counts()
+    alive = {name: int((module.gate != 0).sum()) for name, module in modules.items()}
+    assert {stored[f"{name}.gate"].numel() for name in modules} == {3, 4, 5, 6}
+    if not boost:
+        assert stored_parameters(counts) == sum(
+            nnz * (modules[name].A.shape[1] + len(modules[name].B) + 1) for name, nnz in alive.items()
+        )
+    assert stored_parameters(counts) == sum(value.numel() for value in stored.values() if value.dtype != torch.uint8)
+    assert stored["directions"].numel() == -(-6 * len(modules) // 8)
+    again = attach(miniature("roberta"), "sora", rank=6, **boost)
+    again.load_stored(stored, attached.stored_head())
+    for name, module in modules.items():
+        assert torch.equal(again.modules[name].gate, module.gate)
+        left, right = module.factors()
+        torch.testing.assert_close(again.modules[name].factors()[0] @ again.modules[name].factors()[1], left @ right)
+    with pytest.raises(InputError, match="one bit for each"):
+        again.load_stored(stored | {"directions": torch.zeros(1, dtype=torch.uint8)}, attached.stored_head())
 
 
 def test_the_gate_penalty_is_the_mean_of_all_gates():

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from peft_core.backbones import initial_head
 from peft_core.methods import Attached, list_methods, resolve
-from peft_core.metrics.parameters import trainable_parameters
+from peft_core.metrics.parameters import stored_parameters, trainable_parameters
 from peft_core.metrics.storage import seed_bits, stored_bits
 from peft_core.records import InputError, MethodSpec
 from tests.conftest import batch_for, has_place, home, miniature
@@ -156,7 +156,7 @@ def test_a_stored_adapter_gives_the_same_outputs_in_a_fresh_attachment(method_id
 def test_a_method_says_where_it_has_no_place(method_id, family):
     with pytest.raises(InputError) as refused:
         attach(miniature(family), method_id)
-    assert refused.value.field == "method"
+    assert (refused.value.field, refused.value.value) == ("method", method_id)
 
 
 @pytest.mark.parametrize("method_id", [method.id for method in list_methods()])
@@ -174,14 +174,16 @@ def test_equal_seeds_start_equal_and_others_do_not(method_id):
 @pytest.mark.parametrize("method_id", [method.id for method in list_methods()])
 def test_what_is_counted_is_what_trains_and_what_is_stored(method_id):
     attached = attach(miniature(home(method_id)), method_id)
-    take_steps(attached, 1)
+    take_steps(attached, 3)
     attached.train()
     loss_of(attached).backward()
     gradients = [p.grad for n, p in attached.trainable().items() if not n.startswith("head.") and p.grad is not None]
     assert sum(int(gradient.ne(0).sum()) for gradient in gradients) <= attached.active_parameters()
     assert attached.active_parameters() == trainable_parameters(attached.counts)
-    stored = sum(value.nbytes for value in attached.stored().values())
-    assert stored == math.ceil((stored_bits(attached.counts) - seed_bits(attached.counts)) / 8)
+    tensors, counts = attached.stored(), attached.stored_counts()
+    assert sum(value.nbytes for value in tensors.values()) == math.ceil((stored_bits(counts) - seed_bits(counts)) / 8)
+    numbers = sum(value.numel() for value in tensors.values() if value.dtype != torch.uint8)
+    assert stored_parameters(counts) == numbers
 
 
 def test_methods_stay_apart_on_one_backbone():
