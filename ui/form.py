@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from peft_core.records import MAX_SEED, ComparisonSpec, InputError, MethodSpec, TrainingConfig, checked, describe_fields
+from peft_core.runs import example_spec
 
 Scalar = bool | int | float | str | None
 Options = dict[str, Scalar]
@@ -175,8 +176,7 @@ def written(value: object) -> str:
 
 def first_form() -> Form:
     """What the form holds before anything has been shown: the comparison of the shipped example."""
-    methods = (MethodSpec.parse("lora:rank=4"), MethodSpec.parse("capaboost_lora:rank=4,d=2,sparsity=0.5"))
-    return form_from_spec(ComparisonSpec(methods=methods))
+    return form_from_spec(ComparisonSpec(methods=example_spec().methods))
 
 
 def form_from_spec(spec: ComparisonSpec) -> Form:

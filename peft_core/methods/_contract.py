@@ -105,6 +105,7 @@ class Attached:
         while training (growth) are taken up after the step.
         count_active() -> int: trainable adapter parameters now, where they change.
         counts_at_target() -> list: what budgets count, where a method grows; `counts` are then those of this moment.
+        cycles: how often the rate's curve runs over the steps, in equal parts (`optimizer.cycle_of`).
         total_rank: sum of the ranks of all sites at the end, where the method sets it.
         extra_state() / load_extra_state(dict): what a checkpoint must hold beyond parameters (JSON). Loading comes
             before the parameters' values, also on an attachment that has trained, and may change which there are.
@@ -128,6 +129,7 @@ class Attached:
         self.before_update: list[StepHook] = []
         self.after_step: list[StepHook] = []
         self.groups: dict[str, Group] = {}
+        self.cycles = 1
         self.total_rank: int | None = None
         self.counts_at_target: Callable[[], list[TensorCount]] | None = None
         self.count_active: Callable[[], int] | None = None
@@ -363,3 +365,5 @@ class Method:
     """Backbones it has a place in; `attach` refuses others, and may refuse more."""
     zero_init: bool = True
     """True where a fresh attachment leaves the backbone's output as it was."""
+    part: Literal["yardstick", "floor"] | None = None
+    """yardstick: the method that FLOPs and step times of others are compared with. floor: the task head alone."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 
 import pytest
 import torch
@@ -13,8 +14,10 @@ from peft_core.methods.adalora import Config, Schedule
 from peft_core.methods.sora import soft_threshold
 from peft_core.metrics.parameters import stored_parameters
 from peft_core.records import InputError
+from peft_core.training.loop import train
 from tests.conftest import batch_for, miniature
 from tests.methods.test_contract import attach, loss_of
+from tests.training.test_loop import make_run
 
 
 def run_steps(attached, steps: int, total: int | None = None, rate: float = 1e-2):
@@ -200,3 +203,46 @@ def test_a_gated_pair_is_the_plain_product():
     a, b = module.mask_A.masks * module.A, module.mask_B.masks * module.B
     plain = sum(F.linear(F.linear(x, a[i]) * module.gate, b[i]) for i in range(2))
     torch.testing.assert_close(module(x), plain, rtol=1e-4, atol=1e-5)
+
+
+def test_in_levels_the_threshold_rises_from_zero_and_the_rate_starts_again():
+    """T = 20, dense and three levels of five steps each; the rate falls from its peak in each."""
+    run = make_run("sora:rank=4,threshold=0.3,levels=3", steps=20, learning_rate=0.02, warmup=0.0)
+    gates = [module.gate for module in run.attached.modules.values()]
+    moved = []
+    plain = torch.optim.AdamW.step
+
+    def step(optimizer, *arguments):
+        plain(optimizer, *arguments)
+        moved.append(torch.cat(gates).detach().clone())
+
+    run.optimizer.step = partial(step, run.optimizer)
+    for index, record in enumerate(record for record in train(run) if record.event == "step"):
+        assert record.learning_rate == pytest.approx(0.02 * (1 - index % 5 / 5))
+        assert {group["lr"] for group in run.optimizer.param_groups} == {record.learning_rate}
+        xi = 0.1 * (index // 5)
+        torch.testing.assert_close(torch.cat(gates), moved[-1].sign() * (moved[-1].abs() - xi).clamp_min(0))
+    assert len(moved) == 20
+    with pytest.raises(InputError, match="more than 3 steps"):
+        make_run("sora:rank=4,levels=3", steps=3)
+
+
+@pytest.mark.parametrize("code", [False, True])
+def test_the_wider_dead_zone_is_twice_xi_and_the_rest_shrinks_by_xi(code):
+    attached = attach(miniature("roberta"), "sora", rank=4, threshold=0.1, sora_code=code)
+    module = next(iter(attached.modules.values()))
+    with torch.no_grad():
+        module.gate.copy_(torch.tensor([0.05, 0.15, -0.19, -0.5]))
+    for act in attached.after_step:
+        act(0, None)
+    expected = [0.0, 0.0, 0.0, -0.4] if code else [0.0, 0.05, -0.09, -0.4]
+    torch.testing.assert_close(module.gate.detach(), torch.tensor(expected))
+
+
+def test_sora_starts_with_standard_normal_gates_and_a_zero_b():
+    attached = attach(miniature("roberta"), "sora", rank=16)
+    gates = torch.cat([module.gate.detach() for module in attached.modules.values()])
+    assert float(gates.std()) == pytest.approx(1.0, abs=0.12) and abs(float(gates.mean())) < 0.15
+    for module in attached.modules.values():
+        bound = module.A.shape[1] ** -0.5
+        assert module.B.eq(0).all() and 0.9 * bound < float(module.A.detach().abs().max()) <= bound
