@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -64,6 +66,15 @@ def test_what_trained_is_reported_apart_from_what_is_left(tmp_path):
         last = [event for event in events if event.event == "step" and event.run == end.run][-1]
         assert last.active_parameters < end.result.trainable
         assert end.result.stored_bytes < 4 * end.result.trainable
+
+
+@pytest.mark.parametrize("method", ["r_lora", "rm_lora"])
+def test_a_coefficient_that_no_paper_gives_is_recorded_unasked(method, tmp_path):
+    results, _, facts = compare(tmp_path, f"{method}:rank=2", training={"steps": 2})
+    end = results[f"{method}:rank=2"]
+    told = next(fact["config"] for fact in facts if fact.get("run") == end.run and "config" in fact)
+    stored = json.loads((tmp_path / end.run / "adapter" / "adapter.json").read_text())["config"]
+    assert told["orthogonality"] == stored["orthogonality"] == 1e-3 and told["squared"] is stored["squared"] is True
 
 
 def test_a_stored_adapter_answers_as_the_run_did(tmp_path):
