@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from peft_core.methods import Attached, MethodConfig, get_method
+from peft_core.methods import Attached, MethodConfig, get_method, method_of_part
 from peft_core.metrics.flops import adapter_flops_executed, adapter_flops_nominal
 from peft_core.metrics.parameters import TensorCount, stored_parameters, trainable_parameters, weights
 from peft_core.metrics.published import published as published_figure
@@ -60,7 +60,7 @@ def _entry(model: str, method: MethodSpec, reference: MethodSpec | None, tasks: 
         "adapter_flops_executed": adapter_flops_executed(counts, backbone.passes),
         "adapter_flops_nominal": nominal,
         "flops_vs_lora": nominal / yardstick if yardstick else None,
-        "flops_reference": str(reference) if reference else "lora",
+        "flops_reference": str(reference) if reference else method_of_part("yardstick").id,
         "sites": _sites(counts, {update.site: update.bound for update in updates}),
     }
 
@@ -118,8 +118,8 @@ def published(figure: Mapping[str, str]) -> float:
         attached = attach_shape(figure["model"], method)[0]
         counts, total_rank = _counts(attached), attached.total_rank
         sites = {key: value for key, value in method.options.items() if key == "sites"}
-        lora = MethodSpec(id="lora", options={"rank": 8, **sites})
-        reference = attach_shape(figure["model"], lora)[0].counts
+        yardstick = MethodSpec(id=method_of_part("yardstick").id, options={"rank": 8, **sites})
+        reference = attach_shape(figure["model"], yardstick)[0].counts
     return published_figure(
         figure["convention"],
         figure["unit"],

@@ -1,4 +1,4 @@
-"""Runs the default comparison and keeps it as the example that a new install shows first.
+"""Runs the methods of the shipped example again and keeps the result as the example that a new install shows first.
 
 python scripts/make_example.py --out assets/examples/default.json
 """
@@ -13,16 +13,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from peft_core.commands.compare import DEFAULT_METHODS
-from peft_core.records import ComparisonSpec, MethodSpec, RunState
-from peft_core.runs import Supervisor
+from peft_core.records import ComparisonSpec, RunState
+from peft_core.runs import Supervisor, example_spec
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make the example that a new install shows.")
     parser.add_argument("--out", type=Path, default=Path("assets/examples/default.json"))
     options = parser.parse_args()
-    spec = ComparisonSpec(methods=tuple(MethodSpec.parse(method) for method in DEFAULT_METHODS))
+    spec = ComparisonSpec(methods=example_spec().methods)
     with tempfile.TemporaryDirectory() as home, Supervisor(Path(home)) as supervisor:
         comparison = supervisor.submit(spec)
         supervisor.wait(comparison, timeout=1800)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from peft_core.methods import list_methods
+
 ROOT = Path(__file__).parents[1]
 BELOW = {
     "records": set(),
@@ -81,6 +83,25 @@ def test_only_ui_imports_gradio():
 FORBIDDEN = re.compile(
     r"\bpickle\b|torch\.load\((?!.*weights_only=True)|(?<![\w.])eval\(|(?<![\w.])exec\(|shell=True|os\.system\("
 )
+
+
+NAMING = [ROOT / "peft_core" / "tasks" / name for name in ("_benchmarks.py", "_presets.py", "_table_task.py")]
+"""Papers' splits that are called like their methods, the papers' settings of methods, and the head of a table."""
+
+
+def test_no_method_is_named_outside_its_own_file():
+    methods = {method.id: method.family for method in list_methods()}
+    ids = methods.keys() - set(methods.values())
+    found = []
+    for path in [*FILES, ROOT / "app.py", *(ROOT / "ui").rglob("*.py")]:
+        if path in NAMING:
+            continue
+        own = path.stem if path.parent == ROOT / "peft_core" / "methods" else ""
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            word = str(node.value).partition(":")[0] if isinstance(node, ast.Constant) else ""
+            if word in ids - {own}:
+                found.append(f"{path.relative_to(ROOT)}:{node.lineno}: {word}")
+    assert not found
 
 
 def test_nothing_that_runs_what_it_reads():

@@ -49,9 +49,13 @@ def test_every_line_of_the_file_is_tested():
     assert len({tuple(row.values()) for row in rows()}) == 134
 
 
+@pytest.mark.parametrize("row", rows(), ids=name_of)
+def test_our_count_is_the_computed_figure(row):
+    assert our_count(row) == pytest.approx(float(row["computed"]), rel=2e-5)
+
+
 @pytest.mark.parametrize("row", MATCHING, ids=name_of)
 def test_a_printed_figure_comes_out(row):
-    assert our_count(row) == pytest.approx(float(row["computed"]), rel=2e-5)
     printed = Decimal(row["printed"])
     assert Decimal(repr(our_count(row))).quantize(printed, rounding=ROUND_HALF_UP) == printed
 
@@ -107,6 +111,19 @@ def test_an_entry_holds_what_the_command_promises():
     assert entry["flops_vs_lora"] == 1.0 and entry["inference_parameters"] == 0
     assert entry["head_parameters"] == 768 * 768 + 768 + 2 * 768 + 2
     assert head["trainable"] == 0 and head["flops_vs_lora"] is None
+
+
+def test_adalora_stores_its_target_and_trains_its_first_rank():
+    """Six maps of 12 layers: r0 (in + out + 1) train, r_k (in + out) + r_k are stored (METHODS.md, section 0)."""
+    entry = budget("deberta-v3-base", [MethodSpec.parse("adalora:target_rank=8")])[0]
+    per_rank = 12 * (4 * (768 + 768) + 2 * (768 + 3072))
+    assert entry["trainable"] == 12 * per_rank + 72 * 12
+    assert entry["stored_parameters"] == 8 * per_rank + 72 * 8 == 1_327_680
+    assert entry["weights"] == 8 * per_rank == 1_327_104
+    assert entry["bit_level_storage_percent"] == pytest.approx(100 * 1_327_680 / 183_831_552, rel=1e-4)
+    boosted = budget("deberta-v3-base", [MethodSpec.parse("adalora:target_rank=8,boost.d=2")])[0]
+    assert boosted["weights"] == 0.75 * entry["weights"]
+    assert boosted["stored_parameters"] == pytest.approx(0.75 * 8 * per_rank + 72 * 8, rel=1e-3)
 
 
 def test_flops_are_measured_against_the_method_that_is_named():

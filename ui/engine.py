@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pydantic import BaseModel
 
 from peft_core.records import ComparisonSpec, MethodSpec, TrainingConfig
+from peft_core.runs import example_spec
 from ui.form import COMPARISON_FIELDS, fields_of, written
 
 if TYPE_CHECKING:
@@ -63,8 +64,8 @@ class LocalEngine:
     def prepare(self) -> None:
         with self._lock:
             self.catalogue()
-            self.check(ComparisonSpec(methods=(MethodSpec(id="lora"),)))
-            self.budget("tiny-text", [MethodSpec(id="lora")])
+            self.check(ComparisonSpec(methods=example_spec().methods))
+            self.budget("tiny-text", example_spec().methods)
 
     def catalogue(self) -> dict[str, Any]:
         with self._lock:

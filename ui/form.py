@@ -23,6 +23,7 @@ from peft_core.records import (
     describe_fields,
     parse_task_option,
 )
+from peft_core.runs import example_spec
 
 Scalar = bool | int | float | str | None
 Options = dict[str, Scalar]
@@ -198,8 +199,7 @@ def written(value: object) -> str:
 
 def first_form() -> Form:
     """What the form holds before anything has been shown: the comparison of the shipped example."""
-    methods = (MethodSpec.parse("lora:rank=4"), MethodSpec.parse("capaboost_lora:rank=4,d=2,sparsity=0.5"))
-    return form_from_spec(ComparisonSpec(methods=methods))
+    return form_from_spec(ComparisonSpec(methods=example_spec().methods))
 
 
 def form_from_spec(spec: ComparisonSpec) -> Form:

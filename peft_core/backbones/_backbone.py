@@ -31,8 +31,8 @@ from peft_core.records import (
 ROLES: dict[str, tuple[Role, ...]] = {
     "qv": ("q", "v"),
     "qkvo": ("q", "k", "v", "o"),
-    "six": ("q", "k", "v", "o", "ffn_in", "ffn_out"),
-    "all-linear": ("q", "k", "v", "o", "ffn_in", "ffn_out"),
+    "six": ("q", "k", "v", "qkv", "o", "ffn_in", "ffn_out"),
+    "all-linear": ("q", "k", "v", "qkv", "o", "ffn_in", "ffn_out"),
 }
 
 
@@ -119,7 +119,9 @@ class TransformerBackbone:
         chosen = selection or self.default_sites
         if chosen == "six" and not self._named_sites:
             return self._other_sites
-        named = tuple(site for site in self._named_sites if site.role in ROLES[chosen])
+        named = tuple(
+            site for pattern, site in self._patterned if site.role in ROLES[chosen] and chosen in pattern.selections
+        )
         return named + self._other_sites if chosen == "all-linear" else named
 
     def adapter_places(self, kind: Literal["pfeiffer", "houlsby"]) -> tuple[AdapterPlace, ...]:
@@ -165,15 +167,20 @@ class TransformerBackbone:
                 yield stack, index, layer
                 layer += 1
 
-    @cached_property
+    @property
     def _named_sites(self) -> tuple[Site, ...]:
+        return tuple(site for _, site in self._patterned)
+
+    @cached_property
+    def _patterned(self) -> tuple[tuple[SitePattern, Site], ...]:
+        """The sites that the family names, with their patterns."""
         modules = dict(self.model.named_modules())
         found = (
-            self._site(pattern, stack, index, layer, modules)
+            (pattern, self._site(pattern, stack, index, layer, modules))
             for stack, index, layer in self._layers()
             for pattern in stack.sites
         )
-        return tuple(site for site in found if site is not None)
+        return tuple((pattern, site) for pattern, site in found if site is not None)
 
     @staticmethod
     def _site(

@@ -32,6 +32,8 @@ class SitePattern:
     parts: int = 1
     optional: bool = False
     """True for a map that only some models of the family have (a gated FFN); it is left out where it is absent."""
+    selections: tuple[SiteSelection, ...] = ("qv", "qkvo", "six", "all-linear")
+    """Those of its role's selections that it stands in: of a fused projection some take the parts, some the whole."""
 
 
 @dataclass(frozen=True)

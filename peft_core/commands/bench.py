@@ -17,7 +17,7 @@ from torch import Tensor
 
 from peft_core.backbones import initial_head, load_backbone
 from peft_core.commands._output import messages, print_json, print_table
-from peft_core.methods import get_method, resolve
+from peft_core.methods import get_method, method_of_part, resolve
 from peft_core.records import Backbone, InputError, MethodSpec
 from peft_core.training.environment import environment
 from peft_core.training.optimizer import make_optimizer
@@ -27,7 +27,7 @@ WARMUP = 3
 
 
 def bench(options: argparse.Namespace) -> int:
-    """Prints step time and peak memory of lora and capaboost_lora, and with --against peft of PEFT's LoRA."""
+    """Prints step time and peak memory of LoRA, plain and under CapaBoost, and with --against peft of PEFT's LoRA."""
     for name in ("rank", "rows", "tokens", "repeats"):
         if getattr(options, name) < 1:
             raise InputError(name, getattr(options, name), "it must be a whole number, at least 1")
@@ -50,7 +50,8 @@ def step_benchmark(options: argparse.Namespace) -> dict[str, Any]:
     backbone = _backbone(options)
     batch, labels = _batch(backbone, options.rows, options.tokens)
     rank = options.rank
-    specs = [f"lora:rank={rank}", f"capaboost_lora:rank={rank},d=2,sparsity=0.5", "head"]
+    yardstick = f"{method_of_part('yardstick').id}:rank={rank}"
+    specs = [yardstick, f"{yardstick},boost.d=2,boost.sparsity=0.5", method_of_part("floor").id]
     variants: dict[str, Step] = {}
     if options.against == "peft":
         variants[f"peft LoRA rank={rank}"] = _peft_step(options, rank, batch, labels)

@@ -28,9 +28,8 @@ from peft_core.records import (
     parse_scalar,
 )
 from peft_core.report import report_html, results_document
-from peft_core.runs import Supervisor, home
+from peft_core.runs import Supervisor, example_spec, home
 
-DEFAULT_METHODS = ("lora:rank=4", "capaboost_lora:rank=4,d=2,sparsity=0.5")
 _TRAINING = tuple(TrainingConfig.model_fields)
 _SPEC = ("model", "task", "train_rows", "eval_rows", "data_seed", "plan")
 
@@ -72,7 +71,7 @@ def read_spec(options: argparse.Namespace) -> ComparisonSpec:
         values["seeds"] = [parse_scalar(seed) for seed in options.seed_list.split(",")]
     if options.preset:
         with_presets(options.preset, values, training)
-    values.setdefault("methods", [MethodSpec.parse(text) for text in DEFAULT_METHODS])
+    values.setdefault("methods", example_spec().methods)
     values["training"] = checked(TrainingConfig, training, prefix="training.")
     return checked(ComparisonSpec, values)
 

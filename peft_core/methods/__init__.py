@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 from functools import cache
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 from peft_core.methods._contract import Attached, Group, Method, MethodConfig, SecondPass, WeightUpdate
 from peft_core.records import InputError, MethodSpec, checked
@@ -21,6 +21,7 @@ __all__ = [
     "discover",
     "get_method",
     "list_methods",
+    "method_of_part",
     "resolve",
 ]
 
@@ -66,6 +67,11 @@ def get_method(method_id: str) -> Method:
     if method_id not in methods:
         raise InputError("method", method_id, f"it must be one of {', '.join(methods)}")
     return methods[method_id]
+
+
+def method_of_part(part: Literal["yardstick", "floor"]) -> Method:
+    """The method that plays this part in comparisons (`Method.part`)."""
+    return next(method for method in list_methods() if method.part == part)
 
 
 def resolve(spec: MethodSpec) -> MethodConfig:

@@ -27,6 +27,7 @@ def attach_adapters(
     backbone: Backbone,
     config: AdapterConfig,
     generator: torch.Generator,
+    method: str,
     kind: Literal["pfeiffer", "houlsby"],
     nonlinearity: str,
     boost: BoostConfig | None = None,
@@ -35,6 +36,7 @@ def attach_adapters(
     """A bottleneck adapter at every place: V, U ~ N(0, std^2) with the architecture's std, zero biases.
 
     Args:
+        method: id of the method that asks, for refusals.
         nonlinearity: used where the config leaves it empty.
         bias_copies: how often the output bias is added.
 
@@ -44,7 +46,7 @@ def attach_adapters(
     attached = Attached(backbone, generator.initial_seed())
     places = backbone.adapter_places(kind)
     if not places:
-        raise InputError("method", kind, f"{backbone.id} has no place for this kind of adapter")
+        raise InputError("method", method, f"{backbone.id} has no place for this kind of adapter")
     phi = config.nonlinearity or nonlinearity
     modules: list[tuple[AdapterPlace, Bottleneck]] = []
     for place in places:

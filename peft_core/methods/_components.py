@@ -71,6 +71,7 @@ class GrowingTriples(nn.Module):
         super().__init__()
         self.site, self.alpha, self.advance, self.boost, self.seed = site, alpha, advance, boost, seed
         self.dropout = dropout
+        self.largest = min(site.in_features, site.out_features)
         self.components = nn.ModuleList([Component(site, 0, boost, seed, 0.0, trains=True)])
         self.parts[0].activate()
         self.rank = 1

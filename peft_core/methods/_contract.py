@@ -8,75 +8,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, Protocol
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from peft_core.methods import _surgery
+from peft_core.methods._configs import BoostableConfig, BoostedConfig, LowRankConfig, MethodConfig, chosen_sites
 from peft_core.methods._counting import tensor_count
-from peft_core.methods._masks import BoostConfig, WeightTransform
+from peft_core.methods._masks import WeightTransform
 from peft_core.metrics.parameters import TensorCount, trainable_parameters
-from peft_core.records import AdapterPlace, Backbone, Frozen, InputError, Site, SiteSelection
+from peft_core.records import AdapterPlace, Backbone, InputError, Site
 
-
-class MethodConfig(Frozen):
-    """Options common to all methods. Each method has a default rate of its own; none comes from a sweep yet."""
-
-    learning_rate: float = Field(1e-3, gt=0, le=10, description="peak learning rate of this method")
-    weight_decay: float = Field(0.01, ge=0, le=10, description="AdamW's decay; biases and LayerNorms have none")
-
-
-class LowRankConfig(MethodConfig):
-    """Options common to the low-rank family."""
-
-    rank: int = Field(8, ge=1, le=8192, description="inner dimension r of the shared low-rank pair")
-    alpha: float | None = Field(None, gt=0, le=1e6, description="scale is alpha / rank; empty: scale 1")
-    dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the module's input, one draw a branch")
-    sites: SiteSelection | None = Field(None, description="adapted maps; empty: the architecture's default")
-    use_rslora: bool = Field(False, description="scale alpha / sqrt(rank) instead of alpha / rank")
-
-    @property
-    def scale(self) -> float:
-        alpha = self.alpha if self.alpha is not None else self.rank
-        return alpha / (self.rank**0.5 if self.use_rslora else self.rank)
-
-
-def chosen_sites(backbone: Backbone, selection: SiteSelection | None) -> tuple[Site, ...]:
-    """The sites of a selection.
-
-    Raises:
-        InputError: the backbone has no map of these roles.
-    """
-    sites = backbone.sites(selection)
-    if not sites:
-        raise InputError("sites", selection, f"{backbone.id} has a generic plan, which knows six and all-linear alone")
-    return sites
-
-
-class BoostableConfig(LowRankConfig):
-    """Options of a low-rank method that CapaBoost can go over."""
-
-    boost: BoostConfig | None = Field(None, description="CapaBoost over this method; empty: none")
-
-
-class BoostedConfig(BoostConfig):
-    """CapaBoost's options as a config mixes them in."""
-
-    @property
-    def boost(self) -> BoostConfig:
-        return BoostConfig(**{name: getattr(self, name) for name in BoostConfig.model_fields})
-
-    @model_validator(mode="after")
-    def _pattern_decides(self) -> BoostedConfig:
-        if self.n_of_m and "sparsity" in self.model_fields_set and abs(self.sparsity - (1 - self.density)) > 1e-9:
-            raise InputError(
-                "sparsity", self.sparsity, f"with masks {self.masks} it is {1 - self.density:g}; leave it out"
-            )
-        return self
+__all__ = [
+    "Attached",
+    "BoostableConfig",
+    "BoostedConfig",
+    "Group",
+    "LowRankConfig",
+    "Method",
+    "MethodConfig",
+    "SecondPass",
+    "WeightUpdate",
+    "chosen_sites",
+]
 
 
 @dataclass(frozen=True)
@@ -148,6 +105,7 @@ class Attached:
         while training (growth) are taken up after the step.
         count_active() -> int: trainable adapter parameters now, where they change.
         counts_at_target() -> list: what budgets count, where a method grows; `counts` are then those of this moment.
+        cycles: how often the rate's curve runs over the steps, in equal parts (`optimizer.cycle_of`).
         total_rank: sum of the ranks of all sites at the end, where the method sets it.
         extra_state() / load_extra_state(dict): what a checkpoint must hold beyond parameters (JSON). Loading comes
             before the parameters' values, also on an attachment that has trained, and may change which there are.
@@ -171,6 +129,7 @@ class Attached:
         self.before_update: list[StepHook] = []
         self.after_step: list[StepHook] = []
         self.groups: dict[str, Group] = {}
+        self.cycles = 1
         self.total_rank: int | None = None
         self.counts_at_target: Callable[[], list[TensorCount]] | None = None
         self.count_active: Callable[[], int] | None = None
@@ -277,6 +236,17 @@ class Attached:
         own = dict(first.values())
         own |= {f"backbone.{name}": parameter for name, parameter in self.overrides.items()}
         return own | {f"head.{name}": parameter for name, parameter in self.head_parameters().items()}
+
+    def stored_counts(self) -> list[TensorCount]:
+        """The counts with what is stored of each tensor now: after pruning fewer values than before training."""
+        return [self._stored_now(count) for count in self.counts]
+
+    def _stored_now(self, count: TensorCount) -> TensorCount:
+        kept = self._kept.get(f"adapter.{count.name}", lambda: None)()
+        if kept is None:
+            return count
+        table = kept if kept.dim() > 1 else kept.unsqueeze(1)
+        return replace(count, stored=int(table.expand(count.rows, count.cols).sum()))
 
     def active_parameters(self) -> int:
         """Trainable adapter parameters now: values that some mask keeps, head left out."""
@@ -395,3 +365,5 @@ class Method:
     """Backbones it has a place in; `attach` refuses others, and may refuse more."""
     zero_init: bool = True
     """True where a fresh attachment leaves the backbone's output as it was."""
+    part: Literal["yardstick", "floor"] | None = None
+    """yardstick: the method that FLOPs and step times of others are compared with. floor: the task head alone."""

@@ -26,7 +26,8 @@ class GrowthSchedule:
 
     Growth happens at nu, 2 nu, 3 nu ... (Algorithm 1), or from 2 nu on (the code); steps count from 0. In every round
     at least h maps gain c each, so ceil((target - maps) / (h c)) rounds always suffice. Left out, the interval is
-    T / 40 and h the smallest that suffices; with h alone given, the interval is the largest that suffices.
+    T / 40 and h the smallest that suffices; with h alone given, the interval is the largest that suffices. Where maps
+    have reached their smaller side, fewer than h may have gained; the last round then makes up for it.
 
     Raises:
         InputError: the target is not reached by T / 2.
@@ -58,17 +59,21 @@ class GrowthSchedule:
         return step >= self.first * self.interval and step % self.interval == 0
 
 
-def choose(scores: Sequence[float], top_h: int, reserve: int, room: int) -> dict[int, int]:
+def choose(scores: Sequence[float], top_h: int, reserve: int, room: int, free: Sequence[int]) -> dict[int, int]:
     """Which maps grow, and by how much: all at or above the k-th largest score, k = min(h, room), gain c.
 
     Ties are all taken. The sum never exceeds `room`: the best are served first, among equals those that come first,
     and the last may gain less than c. (The authors' code lets it exceed, and then never reaches its end.)
+
+    Args:
+        free: what each map may still gain, up to its smaller side; a map without is passed over.
     """
-    threshold = sorted(scores, reverse=True)[min(top_h, room, len(scores)) - 1]
-    ordered = sorted((index for index, score in enumerate(scores) if score >= threshold), key=lambda i: -scores[i])
+    able = [index for index, ranks in enumerate(free) if ranks > 0]
+    threshold = sorted((scores[index] for index in able), reverse=True)[min(top_h, room, len(able)) - 1]
+    ordered = sorted((index for index in able if scores[index] >= threshold), key=lambda i: -scores[i])
     gains: dict[int, int] = {}
     for index in ordered:
-        gains[index] = min(reserve, room)
+        gains[index] = min(reserve, room, free[index])
         room -= gains[index]
         if room == 0:
             break

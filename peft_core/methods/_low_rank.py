@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from peft_core.methods._bits import pack_bits, unpack_bits
 from peft_core.methods._contract import Attached, LowRankConfig, WeightUpdate, chosen_sites
+from peft_core.methods._counting import tensor_count
 from peft_core.methods._masks import BoostConfig, transform
 from peft_core.methods._modules import KeyedDropout, LowRank, inverse_root, kaiming, keyed_generator
 from peft_core.records import Backbone, InputError, Site
+
+DIRECTIONS = "directions"
+"""Name of the stored tensor that says of all gated pairs, one bit a direction, which directions are stored."""
 
 
 @dataclass(frozen=True)
@@ -34,27 +40,65 @@ def attach_low_rank(
     generator: torch.Generator,
     boost: BoostConfig | None = None,
     start: Start = Start(),
+    left: int | None = None,
 ) -> Attached:
     """A low-rank pair, or a triple with a gate, at every site, boosted or not.
 
     Args:
         generator: its initial seed is the run's seed; every tensor draws from a stream of its own.
+        left: directions a map, in the mean, that training leaves, where that is known before: they count as stored.
 
     Raises:
         InputError: a rank above the smaller side of an adapted map.
     """
     attached = Attached(backbone, generator.initial_seed())
     modules: dict[str, tuple[Site, LowRank]] = {}
+    share = 1.0 if left is None else left / config.rank
     for site in chosen_sites(backbone, config.sites):
         module = _module(site, config, attached.seed, boost, start)
         attached.add_at_site(site, module)
-        attached.add_tensor(site.name, "A", module.mask_A, site.name, in_product=True, kept=module.kept_a)
-        attached.add_tensor(site.name, "B", module.mask_B, site.name, in_product=True, kept=module.kept_b)
+        for role, mask, kept in (("A", module.mask_A, module.kept_a), ("B", module.mask_B, module.kept_b)):
+            attached.add_tensor(
+                site.name, role, mask, site.name, True, kept, _stored(mask.kept, mask.nominal_kept, share)
+            )
         if module.gate is not None:
-            attached.add_tensor(site.name, "gate", None, site.name, in_product=False)
+            gates = _stored(config.rank, config.rank, share)
+            attached.add_tensor(site.name, "gate", None, site.name, False, module.alive, gates)
         modules[site.name] = (site, module)
+    if start.gate_std is not None:
+        _store_directions(attached, {name: module for name, (_, module) in modules.items()})
     attached.updates = lambda: [_update(site, module, config.rank) for site, module in modules.values()]
     return attached
+
+
+def _store_directions(attached: Attached, modules: Mapping[str, LowRank]) -> None:
+    """Stores of gated pairs the directions whose gate is not zero, and a bit for each direction."""
+    gates = {name: module.gate for name, module in modules.items() if module.gate is not None}
+    for name, gate in gates.items():
+        bits = {"kept": 0, "nominal_kept": 0.0, "multiplied": 0, "stored": len(gate), "nominal_stored": 0.0}
+        attached.counts.append(
+            tensor_count(f"{name}.{DIRECTIONS}", name, DIRECTIONS, gate, differs=bits | {"stored_bits": 1})
+        )
+
+    def pack(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        alive = [gate.detach() != 0 for gate in gates.values()]
+        return tensors | {DIRECTIONS: pack_bits(torch.cat(alive))}
+
+    @torch.no_grad()
+    def unpack(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        packed, sizes = tensors.pop(DIRECTIONS, None), [len(gate) for gate in gates.values()]
+        if packed is None or packed.dtype != torch.uint8 or packed.numel() != -(-sum(sizes) // 8):
+            raise InputError("adapter", DIRECTIONS, f"it must hold one bit for each of {sum(sizes)} directions")
+        for gate, alive in zip(gates.values(), unpack_bits(packed, sum(sizes)).split(sizes), strict=True):
+            gate.copy_(alive)
+        return tensors
+
+    attached.pack, attached.unpack = pack, unpack
+
+
+def _stored(kept: int, nominal: float, share: float) -> dict[str, Any]:
+    """Fields of the count of a tensor of which training leaves a share; exact where no mask is on it."""
+    return {"stored": round(share * kept), "nominal_stored": share * nominal} if share < 1 else {}
 
 
 def _module(site: Site, config: LowRankConfig, seed: int, boost: BoostConfig | None, start: Start) -> LowRank:

@@ -11,7 +11,7 @@ import re
 from decimal import Decimal
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from peft_core.records import Frozen, InputError, Seed
@@ -87,6 +87,14 @@ class BoostConfig(Frozen):
         if value not in ("random", "same", "dropout") and not (match and int(match[1]) <= int(match[2])):
             raise InputError("masks", value, "it must be random, same, dropout or N:M with N at most M, such as 2:4")
         return value
+
+    @model_validator(mode="after")
+    def _pattern_decides(self) -> BoostConfig:
+        if self.n_of_m and "sparsity" in self.model_fields_set and abs(self.sparsity - (1 - self.density)) > 1e-9:
+            raise InputError(
+                "sparsity", self.sparsity, f"with masks {self.masks} it is {1 - self.density:g}; leave it out"
+            )
+        return self
 
     @property
     def n_of_m(self) -> tuple[int, int] | None:

@@ -75,7 +75,7 @@ def make_block(trunk: Callable[[], Tensor], weight: Tensor, bias: Tensor) -> Ten
 
 
 def attach_flat(
-    backbone: Backbone, length: int, generator: torch.Generator, boost: BoostConfig | None = None
+    backbone: Backbone, length: int, generator: torch.Generator, method: str, boost: BoostConfig | None = None
 ) -> Attached:
     """A trained prefix in front of every attention, boosted or not: P_K, P_V ~ N(0, 0.02^2).
 
@@ -83,7 +83,7 @@ def attach_flat(
         InputError: the backbone has no attention that takes one.
     """
     attached = Attached(backbone, generator.initial_seed())
-    for place in places_of(backbone):
+    for place in places_of(backbone, method):
         prefix = _flat(attached, place, length, boost)
         put(attached, place, prefix)
         for role, mask in (("P_K", prefix.mask_K), ("P_V", prefix.mask_V)):
@@ -93,7 +93,7 @@ def attach_flat(
     return attached
 
 
-def attach_made(backbone: Backbone, length: int, bottleneck: int, generator: torch.Generator) -> Attached:
+def attach_made(backbone: Backbone, length: int, bottleneck: int, generator: torch.Generator, method: str) -> Attached:
     """A prefix in front of every attention, made from a small embedding while training and stored flat.
 
     Values that train are counted as trained, the flat ones as stored and as multiplied. Making the prefix is a cost a
@@ -104,7 +104,7 @@ def attach_made(backbone: Backbone, length: int, bottleneck: int, generator: tor
     """
     attached = Attached(backbone, generator.initial_seed())
     trunks: dict[str, Trunk] = {}
-    for place in places_of(backbone):
+    for place in places_of(backbone, method):
         if place.group not in trunks:
             trunks[place.group] = _add_trunk(attached, place.group, length, bottleneck)
         shape = (2 * place.width, bottleneck)
@@ -119,15 +119,15 @@ def attach_made(backbone: Backbone, length: int, bottleneck: int, generator: tor
     return attached
 
 
-def places_of(backbone: Backbone) -> tuple[PrefixPlace, ...]:
-    """Where prefixes go.
+def places_of(backbone: Backbone, method: str) -> tuple[PrefixPlace, ...]:
+    """Where prefixes go. method: id of the method that asks, for refusals.
 
     Raises:
         InputError: nowhere.
     """
     places = backbone.prefix_places()
     if not places:
-        raise InputError("method", "prefix", f"{backbone.id} has no attention that takes extra keys and values")
+        raise InputError("method", method, f"{backbone.id} has no attention that takes extra keys and values")
     return places
 
 

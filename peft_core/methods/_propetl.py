@@ -29,9 +29,10 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from peft_core.methods._bits import pack_bits, unpack_bits
 from peft_core.methods._contract import Attached, Group
 from peft_core.methods._masks import BoostConfig, MaskedCopies, Plain, WeightTransform
 from peft_core.methods._modules import kaiming, keyed_generator
@@ -56,6 +57,18 @@ class PropetlConfig(Frozen):
     task_masks: Literal["or", "and", "add", "off"] = Field(
         "or", description="several tasks: how a layer's learned mask and the task's combine; off: tasks have no masks"
     )
+
+    @model_validator(mode="after")
+    def _nothing_unused(self) -> PropetlConfig:
+        if self.random_masks and "learn_masks" in self.model_fields_set and not self.learn_masks:
+            raise InputError("random_masks", True, "with learn_masks=false there are no masks; give one of the two")
+        unused = () if self.masks == "learned" else ("score_bound", "mask_learning_rate", "task_masks")
+        for name in ("keep", *unused) if self.masks == "none" else unused:
+            default = type(self).model_fields[name].default
+            if getattr(self, name) != default and not (name == "task_masks" and self.task_masks == "off"):
+                why = "no masks" if self.masks == "none" else "masks that do not learn"
+                raise InputError(name, getattr(self, name), f"it does nothing with {why}; leave it out")
+        return self
 
     @property
     def masks(self) -> Literal["random", "learned", "none"]:
@@ -328,14 +341,3 @@ class Builder:
 
 def _union(masks: list[MaskedCopies]) -> Tensor:
     return torch.stack([mask.masks.any(0) for mask in masks]).any(0)
-
-
-def pack_bits(values: Tensor) -> Tensor:
-    """bool (n,) to uint8 (ceil(n / 8),), the first value in the lowest bit."""
-    padded = torch.cat([values.cpu(), torch.zeros(-len(values) % 8, dtype=torch.bool)]).view(-1, 8)
-    return (padded.to(torch.uint8) << torch.arange(8, dtype=torch.uint8)).sum(1, dtype=torch.uint8)
-
-
-def unpack_bits(packed: Tensor, count: int) -> Tensor:
-    """bool (count,): what `pack_bits` packed."""
-    return (packed.cpu().unsqueeze(1) >> torch.arange(8, dtype=torch.uint8) & 1).flatten()[:count].bool()

@@ -65,10 +65,9 @@ class Allocator:
         if not self.reserved:
             self._reserve(step)
         if growing and self.schedule.grows(step):
-            values = torch.stack(scores).tolist()
-            gains = choose(values, self.schedule.top_h, self.plan.reserve, self.target - self.total)
-            names = list(self.modules)
-            self._grow(step, {names[index]: gain for index, gain in gains.items()})
+            self._grow_best(step, torch.stack(scores).tolist())
+            while step >= self.schedule.last and self.total < self.target:
+                self._grow_best(step, torch.stack(scores).tolist())
         elif not growing:
             self._finish()
 
@@ -79,6 +78,13 @@ class Allocator:
         assert isinstance(importance, Importance)
         importance.update(SCORE, module.sensitivity() / (size if self.mean else math.sqrt(size)))
         return importance.score(SCORE)
+
+    def _grow_best(self, step: int, scores: list[float]) -> None:
+        assert self.schedule is not None
+        free = [module.largest - module.rank for module in self.modules.values()]
+        gains = choose(scores, self.schedule.top_h, self.plan.reserve, self.target - self.total, free)
+        names = list(self.modules)
+        self._grow(step, {names[index]: gain for index, gain in gains.items()})
 
     def _reserve(self, step: int) -> None:
         self.reserved = True

@@ -3,12 +3,16 @@
 Zhang et al. 2023, "Adaptive Budget Allocation for Parameter-Efficient Fine-Tuning", as its code has it.
 A, B ~ N(0, 0.02^2), lambda = 0. The loss gains gamma times the mean over all A and B of ||A A^T - I||_F,
 ||B^T B - I||_F: not squared, over all r_0 directions (the paper, as recalled: squared, summed).
-After each step (parameters already moved, gradients clipped and penalty included, as in the code) sensitivities are
-updated while t < T - t_f. The budget is r_0 M up to t_i, then b_T + (b_0 - b_T)(1 - (t - t_i) / (T - t_f - t_i))^3, and
-its target after T - t_f. Every `interval` steps, and at every step of the last phase, the lambdas of the lowest scores
-are zeroed; a score is I U of lambda plus the means over A's row and B's column. Between these steps zeroed lambdas move
-again. The code's scale never follows the rank: it stays alpha / r_0. The papers' absolute t_i, t_f and interval fit
-here too; by default they are 0.1 T, 0.3 T and T / 100.
+After each step (parameters already moved, gradients clipped and penalty included, as in the code; `pre_step` takes the
+values that the gradients belong to) sensitivities are updated while t < T - t_f. The budget is r_0 M up to t_i, then
+b_T + (b_0 - b_T)(1 - (t - t_i) / (T - t_f - t_i))^3, and its target after T - t_f. Every `interval` steps, and at every
+step of the last phase, the lambdas of the lowest scores are zeroed; a score is I U of lambda plus the means over A's
+row and B's column. Between these steps zeroed lambdas move again. The papers' absolute t_i, t_f and interval fit here
+too; by default they are 0.1 T, 0.3 T and T / 100.
+The code's scale never follows the rank: it stays alpha / r_0, which the code writes alpha / (r_0 + 1e-5); the 1e-5 is
+left out. In its GLUE code on DeBERTa the query's update leaves out the relative positions and the key's does not; here
+both reach them, so that merging is exact.
+What trains is r_0 (in + out + 1) a map; stored are the directions that live, r_k (in + out + 1) in the mean.
 """
 
 from __future__ import annotations
@@ -41,6 +45,7 @@ class Config(MethodConfig):
     final: float = Field(0.3, ge=0, le=1e6, description="t_f: last steps at the target; below 1 a share of all steps")
     interval: int | None = Field(None, ge=1, le=1_000_000, description="steps between prunings; empty: a hundredth")
     orthogonality: float = Field(0.1, ge=0, le=100, description="gamma: coefficient of the penalty")
+    pre_step: bool = Field(False, description="score with the values before the step; false: after it, as the code")
     beta1: float = Field(0.85, ge=0, lt=1, description="smoothing of the sensitivity")
     beta2: float = Field(0.85, ge=0, lt=1, description="smoothing of its uncertainty")
     boost: BoostConfig | None = Field(None, description="CapaBoost over this method; empty: none")
@@ -108,13 +113,20 @@ class Allocator:
         self.schedule = Schedule(self.config, total_steps, self.config.initial * count, self.config.target_rank * count)
 
     @torch.no_grad()
-    def after_step(self, step: int, optimizer: torch.optim.Optimizer) -> None:
+    def score(self, step: int, optimizer: torch.optim.Optimizer) -> None:
+        """Takes in |p g| of every value, until the last phase."""
         assert self.schedule is not None
-        if step < self.schedule.last:
-            for module, importance in zip(self.modules, self.importances, strict=True):
-                for name, parameter in module.named_parameters():
-                    if parameter.grad is not None:
-                        importance.update(name, (parameter * parameter.grad).abs())
+        if step >= self.schedule.last:
+            return
+        for module, importance in zip(self.modules, self.importances, strict=True):
+            for name, parameter in module.named_parameters():
+                if parameter.grad is not None:
+                    importance.update(name, (parameter * parameter.grad).abs())
+
+    @torch.no_grad()
+    def prune(self, step: int, optimizer: torch.optim.Optimizer) -> None:
+        """Zeroes the lambdas of the lowest scores, in steps that do."""
+        assert self.schedule is not None
         if self.schedule.prunes(step):
             drop = self.schedule.start - self.schedule.budget(step)
             scores = [direction_scores(importance) for importance in self.importances]
@@ -137,15 +149,15 @@ def attach(backbone: Backbone, config: Config, generator: torch.Generator) -> At
         sites=config.sites,
     )
     try:
-        attached = attach_low_rank(
-            backbone, pairs, generator, config.boost, Start(a_std=0.02, b_std=0.02, gate_std=0.0)
-        )
+        start = Start(a_std=0.02, b_std=0.02, gate_std=0.0)
+        attached = attach_low_rank(backbone, pairs, generator, config.boost, start, config.target_rank)
     except InputError as error:
         raise InputError("initial_rank" if error.field == "rank" else error.field, error.value, error.allowed) from None
     modules = [module for module in attached.modules.values() if isinstance(module, LowRank)]
     allocator = Allocator(modules, config)
     attached.on_start.append(allocator.start)
-    attached.after_step.append(allocator.after_step)
+    (attached.before_update if config.pre_step else attached.after_step).append(allocator.score)
+    attached.after_step.append(allocator.prune)
     attached.count_active = lambda: sum(module.active_parameters() for module in modules)
     attached.penalty = lambda: config.orthogonality * unsquared_penalty([(pair.A, pair.B) for pair in modules])
     return attached

@@ -23,7 +23,7 @@ class Config(AdapterConfig):
 
 def attach(backbone: Backbone, config: Config, generator: torch.Generator) -> Attached:
     """Two bottleneck adapters in every layer."""
-    return attach_adapters(backbone, config, generator, "houlsby", "swish")
+    return attach_adapters(backbone, config, generator, METHOD.id, "houlsby", "swish")
 
 
 METHOD = Method(

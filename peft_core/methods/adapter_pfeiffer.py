@@ -23,7 +23,7 @@ class Config(AdapterConfig):
 
 def attach(backbone: Backbone, config: Config, generator: torch.Generator) -> Attached:
     """A bottleneck adapter after every feed-forward block."""
-    return attach_adapters(backbone, config, generator, "pfeiffer", backbone.adapter_defaults.nonlinearity)
+    return attach_adapters(backbone, config, generator, METHOD.id, "pfeiffer", backbone.adapter_defaults.nonlinearity)
 
 
 METHOD = Method(

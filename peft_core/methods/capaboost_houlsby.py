@@ -28,7 +28,7 @@ class Config(AdapterConfig, BoostedConfig):
 def attach(backbone: Backbone, config: Config, generator: torch.Generator) -> Attached:
     """Two masked, tied bottleneck adapters in every layer."""
     copies = config.d if config.output_bias == "each" else 1
-    return attach_adapters(backbone, config, generator, "houlsby", "swish", config.boost, copies)
+    return attach_adapters(backbone, config, generator, METHOD.id, "houlsby", "swish", config.boost, copies)
 
 
 METHOD = Method(

@@ -30,7 +30,7 @@ def attach(backbone: Backbone, config: Config, generator: torch.Generator) -> At
     """A masked, tied bottleneck adapter after every feed-forward block."""
     copies = config.d if config.output_bias == "each" else 1
     phi = backbone.adapter_defaults.nonlinearity
-    return attach_adapters(backbone, config, generator, "pfeiffer", phi, config.boost, copies)
+    return attach_adapters(backbone, config, generator, METHOD.id, "pfeiffer", phi, config.boost, copies)
 
 
 METHOD = Method(

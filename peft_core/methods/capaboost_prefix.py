@@ -26,7 +26,7 @@ class Config(MethodConfig, BoostedConfig):
 
 def attach(backbone: Backbone, config: Config, generator: torch.Generator) -> Attached:
     """A masked, tied prefix in front of every attention."""
-    return attach_flat(backbone, config.length, generator, config.boost)
+    return attach_flat(backbone, config.length, generator, METHOD.id, config.boost)
 
 
 METHOD = Method(

@@ -33,4 +33,5 @@ METHOD = Method(
     source="the floor of every comparison: a linear probe with the architecture's own head",
     Config=Config,
     attach=attach,
+    part="floor",
 )

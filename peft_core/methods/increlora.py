@@ -19,6 +19,8 @@ of the unsquared norms, as here, its coefficient 0.1 being the code's alone; eq.
 without the restart of the warm-up new parameters follow the run's curve as the paper says (the code: a constant rate).
 The paper sets the interval equal to the warm-up: here each new clock rises over one interval. The papers' absolute
 interval and h fit as options; a schedule that does not reach its target by half of the steps is refused.
+A map never grows beyond its smaller side; where that holds maps back, the last round gives the rest to others.
+Under CapaBoost all branches see one draw of the dropout, so that Delta W has one input that it is scored by.
 Counts are of active components, as in the paper; budgets are at the target with ranks spread evenly. While growing, c
 more components a map train: at the peak sum of (r_k + c)(in + out) + r_k.
 """

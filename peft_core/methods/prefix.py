@@ -33,8 +33,8 @@ class Config(MethodConfig):
 def attach(backbone: Backbone, config: Config, generator: torch.Generator) -> Attached:
     """A prefix in front of every attention."""
     if config.reparametrize:
-        return attach_made(backbone, config.length, config.bottleneck, generator)
-    return attach_flat(backbone, config.length, generator)
+        return attach_made(backbone, config.length, config.bottleneck, generator, METHOD.id)
+    return attach_flat(backbone, config.length, generator, METHOD.id)
 
 
 METHOD = Method(

@@ -5,6 +5,8 @@ With the default sites two prototypes, a query pair and a value pair; with other
 of their own. Prototypes start as LoRA's pair, so the output starts as the backbone's. First scores: A U(+-1/sqrt(in)),
 B U(+-1/sqrt(r)). Stored bits: (32 + L) 4 r h where all maps are square.
 Where the paper writes the factor as alpha alone, its code divides by r (48 / 32 = 1.5); so do we, and the default is 1.
+It takes no `boost.*`: a fixed mask over the learned one would take away values that the top-k has chosen, so neither k
+nor d would mean what it says.
 The paper trains the pair at 1e-4 for many epochs; the default here suits short runs. The masks' 3e-2 is the paper's.
 """
 

@@ -73,7 +73,7 @@ def attach(backbone: Backbone, config: Config, generator: torch.Generator) -> At
     """
     builder = Builder(backbone, config, generator.initial_seed())
     trunks: dict[str, Trunk] = {}
-    for place in places_of(backbone):
+    for place in places_of(backbone, METHOD.id):
         if place.group not in trunks:
             trunks[place.group] = draw_trunk(builder.attached, place.group, config.length, config.bottleneck)
         put(builder.attached, place, _prefix(place, trunks[place.group], config, builder))

@@ -1,7 +1,8 @@
 """The papers' ways of counting, so that their printed figures come out of our counts.
 
-Percentages divide by the backbone with embeddings, without pooler and head. Counted is what is left after training.
-Masked tensors count by formula, n (1 - s^d). Binary masks are the entries whose values store as one bit.
+Percentages divide by the backbone with embeddings, without pooler and head. `weights` are those that train, vectors
+left out; `stored` is what is left after training, gates and biases included; `flat` the same without them. Masked
+tensors count by formula, n (1 - s^d). Binary masks are the entries whose values store as one bit.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def published(
         bits = nominal_stored_bits(counts)
         value = (bits + TASKS * _prototype(counts)) / TASKS / 32 if convention.endswith("of_8") else bits / 32
     elif convention == "factor_of_lora_r8":
-        value = weights(counts) / weights(_given(reference, "reference", convention))
+        value = _trained(counts) / _trained(_given(reference, "reference", convention))
     elif convention == "total_rank":
         value = float(_given(total_rank, "total_rank", convention))
     else:
@@ -80,18 +81,20 @@ def _values(
     """A number of parameters by one of the plain conventions."""
     pooler, two_outputs = hidden_size * (hidden_size + 1), 2 * (hidden_size + 1)
     match convention:
-        case "weights" | "flat" | "stored":
+        case "weights":
+            return _trained(counts)
+        case "flat":
             return weights(counts)
-        case "all":
+        case "all" | "stored":
             return weights_and_biases(counts)
         case "all_per_task_of_8":
             return (weights_and_biases(counts) + TASKS * _prototype(counts)) / TASKS
         case "masks_on_biases":
             return weights_and_biases(counts) + _mask_sets(counts) * _biases(counts)
         case "with_classification_head":
-            return weights(counts) + pooler + two_outputs
+            return _trained(counts) + pooler + two_outputs
         case "with_span_head":
-            return weights(counts) + two_outputs
+            return _trained(counts) + two_outputs
         case "backbone":
             return float(backbone_parameters)
         case "backbone_with_pooler":
@@ -107,6 +110,11 @@ def _in_unit(value: float, unit: str, backbone_parameters: int) -> float:
     if unit in ("x", ""):
         return value
     raise InputError("unit", unit, "it must be %, M, x or empty")
+
+
+def _trained(counts: Sequence[TensorCount]) -> float:
+    """Weights that train, by formula: before anything is pruned."""
+    return sum(count.nominal_kept for count in counts if not count.is_bias)
 
 
 def _biases(counts: Sequence[TensorCount]) -> float:

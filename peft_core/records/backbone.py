@@ -13,14 +13,16 @@ if TYPE_CHECKING:
 SiteSelection = Literal["qv", "qkvo", "six", "all-linear"]
 Problem = Literal["classification", "regression", "span", "generation"]
 """What a model is asked for: a class, a number, the start and end of an answer in its input, or text of its own."""
-Role = Literal["q", "k", "v", "o", "ffn_in", "ffn_out", "other"]
+Role = Literal["q", "k", "v", "qkv", "o", "ffn_in", "ffn_out", "other"]
+"""What a map makes; `qkv`: queries, keys and values at once, where a fused projection counts as one map."""
 
 
 @dataclass(frozen=True)
 class Site:
     """A frozen map y = W x + b that a weight update can be added to.
 
-    A fused projection (GPT-2's c_attn) is several sites of one module: `offset` is the first output feature.
+    A fused projection (GPT-2's c_attn) is several sites of one module, of which a selection takes the parts or the
+    whole: `offset` is the first output feature.
     """
 
     name: str

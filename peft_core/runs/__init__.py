@@ -9,6 +9,7 @@ from peft_core.runs.errors import (
     StoreBusy,
     StoreUnusable,
 )
+from peft_core.runs.example import example_spec
 from peft_core.runs.folders import home
 from peft_core.runs.limits import Limits
 from peft_core.runs.store import Store
@@ -25,5 +26,6 @@ __all__ = [
     "StoreBusy",
     "StoreUnusable",
     "Supervisor",
+    "example_spec",
     "home",
 ]

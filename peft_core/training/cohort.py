@@ -17,6 +17,7 @@ import torch
 from peft_core.backbones import initial_head, label_tokens, load_backbone, meta_backbone, model_info
 from peft_core.methods import Attached, get_method, resolve
 from peft_core.metrics.flops import adapter_flops_executed, adapter_flops_nominal
+from peft_core.metrics.parameters import trainable_parameters
 from peft_core.records import (
     ComparisonSpec,
     Emit,
@@ -227,7 +228,7 @@ def _result(run: Run, base: float | None) -> RunResult:
     step = run.best[0] if run.best else run.total_steps
     scores = next(scores for at, scores in reversed(run.evaluations) if at == step)
     adapter_bytes, head_bytes = save_adapter(run.folder / "adapter", run.spec, run.config, run.attached)
-    trainable = run.attached.active_parameters()
+    trainable = trainable_parameters(counts)
     passes = run.attached.backbone.passes
     nominal = adapter_flops_nominal(counts, passes)
     reference = lora_reference_flops(run.attached.backbone, run.config)

@@ -197,9 +197,10 @@ def _step(run: Run) -> StepRecord:
     """One optimizer step on the batch of this step number."""
     started = time.perf_counter()
     attached, device, step = run.attached, run.attached.device, run.step
-    rate = run.peak_rate * rate_factor(step, run.total_steps, run.training.warmup)
+    course = (run.training.warmup, attached.cycles)
+    rate = run.peak_rate * rate_factor(step, run.total_steps, *course)
     for group in run.optimizer.param_groups:
-        group["lr"] = group_rate(group["schedule"], step, run.total_steps, run.peak_rate, run.training.warmup)
+        group["lr"] = group_rate(group["schedule"], step, run.total_steps, run.peak_rate, *course)
     attached.train(True)
     for hook in attached.before_step:
         hook(step)

@@ -11,19 +11,30 @@ from torch import Tensor, nn
 from peft_core.methods import Group
 
 
-def rate_factor(step: int, total_steps: int, warmup: float) -> float:
-    """Share of the peak rate at a step (from 0): linear up over the warm-up, then linear down to 0 at the end."""
+def cycle_of(step: int, total_steps: int, cycles: int) -> tuple[int, int]:
+    """First step of the cycle that a step (from 0) lies in, and the first one after it; cycles are equally long."""
+    cycle = step * cycles // total_steps
+    return -(-cycle * total_steps // cycles), -(-(cycle + 1) * total_steps // cycles)
+
+
+def rate_factor(step: int, total_steps: int, warmup: float, cycles: int = 1) -> float:
+    """Share of the peak rate at a step (from 0): linear up over the warm-up, then linear down to 0 at the end.
+
+    cycles: how often it does so over the run.
+    """
+    start, end = cycle_of(step, total_steps, cycles)
+    step, total_steps = step - start, end - start
     rising = round(warmup * total_steps)
     if step < rising:
         return (step + 1) / rising
     return (total_steps - step) / (total_steps - rising)
 
 
-def group_rate(group: Group, step: int, total_steps: int, peak: float, warmup: float) -> float:
+def group_rate(group: Group, step: int, total_steps: int, peak: float, warmup: float, cycles: int = 1) -> float:
     """The learning rate of a group at a step: the run's curve, or one that starts when the group was born."""
     top = group.rate if group.rate is not None else peak
     if group.born is None:
-        return top * rate_factor(step, total_steps, warmup)
+        return top * rate_factor(step, total_steps, warmup, cycles)
     age = step - group.born
     if age < group.warmup:
         return top * age / group.warmup

@@ -175,13 +175,14 @@ def test_pre_norm_families_sum_their_sublayers_onto_the_layers_input(
         ("albert", "attention.query attention.key attention.value attention.dense 0.ffn 0.ffn_output"),
         ("vit", "q_proj k_proj v_proj o_proj mlp.fc1 mlp.fc2"),
         ("deit", "q_proj k_proj v_proj o_proj mlp.fc1 mlp.fc2"),
-        ("gpt2", "c_attn c_attn c_attn attn.c_proj mlp.c_fc mlp.c_proj"),
+        ("gpt2", "attn.c_attn attn.c_proj mlp.c_fc mlp.c_proj"),
         ("t5", "SelfAttention.q SelfAttention.k SelfAttention.v SelfAttention.o wi wo"),
     ],
 )
 def test_roles_name_the_right_modules(build: Callable[[str], TransformerBackbone], family: str, expected: str) -> None:
     sites = [site for site in build(family).sites("six") if site.layer == 1]
-    assert [site.role for site in sites] == ["q", "k", "v", "o", "ffn_in", "ffn_out"]
+    attention = ["qkv"] if family == "gpt2" else ["q", "k", "v"]
+    assert [site.role for site in sites] == [*attention, "o", "ffn_in", "ffn_out"]
     assert all(site.module.endswith(end) for site, end in zip(sites, expected.split(), strict=True))
 
 

@@ -30,7 +30,7 @@ def test_sizes_are_exact_and_nothing_is_allocated(paper: Backbone) -> None:
         ("roberta-base", 12, 24, 72, 12, 24, "qv"),
         ("deberta-v3-base", 12, 24, 72, 12, 24, "six"),
         ("vit-b16", 12, 24, 72, 12, 24, "qv"),
-        ("gpt2", 12, 24, 72, 12, 24, "qv"),
+        ("gpt2", 12, 24, 48, 12, 24, "qv"),
         ("t5-base", 24, 72, 192, 24, 48, "qv"),
         ("t5-3b", 48, 144, 384, 48, 96, "qv"),
     ],
@@ -72,6 +72,14 @@ def test_gpt2_fused_projection_is_three_sites_of_one_module() -> None:
     assert [(site.role, site.offset) for site in sites] == [("q", 0), ("k", 768), ("v", 1536), ("o", 0)]
     assert len({site.module for site in sites[:3]}) == 1
     assert all((site.in_features, site.out_features, site.transposed) == (768, 768, True) for site in sites)
+
+
+def test_gpt2_counts_its_fused_projection_once_among_the_six() -> None:
+    """METHODS.md, Sites: c_attn, attn c_proj, c_fc, mlp c_proj."""
+    backbone = meta_backbone("gpt2")
+    assert backbone.sites("six") == backbone.sites("all-linear")
+    shapes = [(site.role, site.in_features, site.out_features, site.offset) for site in backbone.sites("six")[:4]]
+    assert shapes == [("qkv", 768, 2304, 0), ("o", 768, 768, 0), ("ffn_in", 768, 3072, 0), ("ffn_out", 3072, 768, 0)]
 
 
 def test_t5_cross_attention_has_sites_of_its_own() -> None:

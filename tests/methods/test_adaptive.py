@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 
 import pytest
 import torch
@@ -11,9 +12,12 @@ import torch.nn.functional as F
 from peft_core.methods._importance import Importance, below_threshold
 from peft_core.methods.adalora import Config, Schedule
 from peft_core.methods.sora import soft_threshold
+from peft_core.metrics.parameters import stored_parameters
 from peft_core.records import InputError
+from peft_core.training.loop import train
 from tests.conftest import batch_for, miniature
 from tests.methods.test_contract import attach, loss_of
+from tests.training.test_loop import make_run
 
 
 def run_steps(attached, steps: int, total: int | None = None, rate: float = 1e-2):
@@ -153,7 +157,35 @@ def test_sora_gates_reach_exact_zeros_and_are_not_stored():
         one.train(False)
         with one.active():
             outputs.append(one.backbone.logits(batch))
-    torch.testing.assert_close(*outputs)
+    assert torch.equal(*outputs)
+
+
+@pytest.mark.parametrize("boost", [{}, {"boost.d": 2}])
+def test_of_a_direction_with_a_zero_gate_nothing_is_stored(boost):
+    """SoRA stores nnz(g) (in + out + 1) values, and a bit a direction (METHODS.md, section 0)."""
+    attached = attach(miniature("roberta"), "sora", rank=6, **boost)
+    modules = dict(attached.modules)
+    with torch.no_grad():
+        for index, module in enumerate(modules.values()):
+            module.gate[: index % 4] = 0.0
+            module.B.normal_(0, 0.1)
+    stored, counts = attached.stored(), attached.stored_counts()
+    alive = {name: int((module.gate != 0).sum()) for name, module in modules.items()}
+    assert {stored[f"{name}.gate"].numel() for name in modules} == {3, 4, 5, 6}
+    if not boost:
+        assert stored_parameters(counts) == sum(
+            nnz * (modules[name].A.shape[1] + len(modules[name].B) + 1) for name, nnz in alive.items()
+        )
+    assert stored_parameters(counts) == sum(value.numel() for value in stored.values() if value.dtype != torch.uint8)
+    assert stored["directions"].numel() == -(-6 * len(modules) // 8)
+    again = attach(miniature("roberta"), "sora", rank=6, **boost)
+    again.load_stored(stored, attached.stored_head())
+    for name, module in modules.items():
+        assert torch.equal(again.modules[name].gate, module.gate)
+        left, right = module.factors()
+        torch.testing.assert_close(again.modules[name].factors()[0] @ again.modules[name].factors()[1], left @ right)
+    with pytest.raises(InputError, match="one bit for each"):
+        again.load_stored(stored | {"directions": torch.zeros(1, dtype=torch.uint8)}, attached.stored_head())
 
 
 def test_the_gate_penalty_is_the_mean_of_all_gates():
@@ -171,3 +203,46 @@ def test_a_gated_pair_is_the_plain_product():
     a, b = module.mask_A.masks * module.A, module.mask_B.masks * module.B
     plain = sum(F.linear(F.linear(x, a[i]) * module.gate, b[i]) for i in range(2))
     torch.testing.assert_close(module(x), plain, rtol=1e-4, atol=1e-5)
+
+
+def test_in_levels_the_threshold_rises_from_zero_and_the_rate_starts_again():
+    """T = 20, dense and three levels of five steps each; the rate falls from its peak in each."""
+    run = make_run("sora:rank=4,threshold=0.3,levels=3", steps=20, learning_rate=0.02, warmup=0.0)
+    gates = [module.gate for module in run.attached.modules.values()]
+    moved = []
+    plain = torch.optim.AdamW.step
+
+    def step(optimizer, *arguments):
+        plain(optimizer, *arguments)
+        moved.append(torch.cat(gates).detach().clone())
+
+    run.optimizer.step = partial(step, run.optimizer)
+    for index, record in enumerate(record for record in train(run) if record.event == "step"):
+        assert record.learning_rate == pytest.approx(0.02 * (1 - index % 5 / 5))
+        assert {group["lr"] for group in run.optimizer.param_groups} == {record.learning_rate}
+        xi = 0.1 * (index // 5)
+        torch.testing.assert_close(torch.cat(gates), moved[-1].sign() * (moved[-1].abs() - xi).clamp_min(0))
+    assert len(moved) == 20
+    with pytest.raises(InputError, match="more than 3 steps"):
+        make_run("sora:rank=4,levels=3", steps=3)
+
+
+@pytest.mark.parametrize("code", [False, True])
+def test_the_wider_dead_zone_is_twice_xi_and_the_rest_shrinks_by_xi(code):
+    attached = attach(miniature("roberta"), "sora", rank=4, threshold=0.1, sora_code=code)
+    module = next(iter(attached.modules.values()))
+    with torch.no_grad():
+        module.gate.copy_(torch.tensor([0.05, 0.15, -0.19, -0.5]))
+    for act in attached.after_step:
+        act(0, None)
+    expected = [0.0, 0.0, 0.0, -0.4] if code else [0.0, 0.05, -0.09, -0.4]
+    torch.testing.assert_close(module.gate.detach(), torch.tensor(expected))
+
+
+def test_sora_starts_with_standard_normal_gates_and_a_zero_b():
+    attached = attach(miniature("roberta"), "sora", rank=16)
+    gates = torch.cat([module.gate.detach() for module in attached.modules.values()])
+    assert float(gates.std()) == pytest.approx(1.0, abs=0.12) and abs(float(gates.mean())) < 0.15
+    for module in attached.modules.values():
+        bound = module.A.shape[1] ** -0.5
+        assert module.B.eq(0).all() and 0.9 * bound < float(module.A.detach().abs().max()) <= bound

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from peft_core.backbones import initial_head
-from peft_core.methods import get_method, resolve
+from peft_core.methods import get_method, list_methods, resolve
 from peft_core.metrics.rank import rank_of_factors
 from peft_core.records import MethodSpec
 from tests.conftest import batch_for, miniature
@@ -64,6 +64,39 @@ def test_one_branch_without_zeros_is_the_base_method_bit_for_bit(boosted):
     assert take_steps(ours, 4) == take_steps(plain, 4)
     for name, parameter in plain.trainable().items():
         assert torch.equal(parameter, ours.trainable()[name])
+
+
+BOOSTED = ["lora", "adalora", "sora", "increlora", "r_lora", "gm_lora", "rm_lora"]
+
+
+def test_these_methods_take_capaboost_over_them():
+    assert [method.id for method in list_methods() if method.boosts] == [
+        method.id for method in list_methods() if "boost" in method.Config.model_fields
+    ]
+    assert {method.id for method in list_methods() if method.boosts} == set(BOOSTED)
+
+
+@pytest.mark.parametrize("method_id", BOOSTED)
+def test_boosted_by_one_branch_without_zeros_it_is_the_method_bit_for_bit(method_id):
+    options = {"target_rank": 2} if method_id in ("adalora", "increlora") else {"rank": 4}
+    runs = [attach(miniature("roberta"), method_id, **options, **boost) for boost in ({}, NOTHING)]
+    losses = [take_steps(run, 8) for run in runs]
+    assert losses[0] == losses[1]
+    plain, boosted = (run.trainable() for run in runs)
+    assert plain.keys() == boosted.keys() and all(torch.equal(plain[name], boosted[name]) for name in plain)
+
+
+NOTHING = {"boost.d": 1, "boost.sparsity": 0.0}
+
+
+@pytest.mark.parametrize("masks", ["random", "2:4", "same", "dropout"])
+def test_lora_boosted_is_capaboost_lora_bit_for_bit(masks):
+    named = attach(miniature("roberta"), "capaboost_lora", rank=4, d=3, masks=masks, dropout=0.1)
+    boosted = attach(miniature("roberta"), "lora", rank=4, dropout=0.1, **{"boost.d": 3, "boost.masks": masks})
+    assert take_steps(named, 4) == take_steps(boosted, 4)
+    ours, theirs = named.trainable(), boosted.trainable()
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert named.counts == boosted.counts
 
 
 @pytest.mark.parametrize(

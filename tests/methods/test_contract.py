@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,15 +12,18 @@ import torch.nn.functional as F
 
 from peft_core.backbones import initial_head
 from peft_core.methods import Attached, list_methods, resolve
-from peft_core.metrics.parameters import trainable_parameters
+from peft_core.metrics.parameters import stored_parameters, trainable_parameters
 from peft_core.metrics.storage import seed_bits, stored_bits
 from peft_core.records import InputError, MethodSpec
+from peft_core.training.loop import Run
+from peft_core.training.optimizer import group_rate, make_optimizer
 from tests.conftest import batch_for, has_place, home, miniature
 from tests.miniatures import CORE
 
 OPTIONS = {
     "lora": {"rank": 4},
     "adalora": {"target_rank": 4},
+    "increlora": {"target_rank": 2},
     "capaboost_lora": {"rank": 4},
     "adapter_pfeiffer": {"bottleneck": 4},
     "capaboost_pfeiffer": {"bottleneck": 4},
@@ -60,19 +65,50 @@ def evaluated(attached: Attached) -> float:
     return float(loss_of(attached))
 
 
-def take_steps(attached: Attached, steps: int, rate: float = 5e-3) -> list[float]:
-    optimizer = torch.optim.AdamW(attached.trainable().values(), lr=rate)
-    losses = []
+def stepping(attached: Attached, steps: int, rate: float = 5e-3) -> Iterator[float]:
+    """Steps in the order of training/loop.py, with everything that an attachment gives it; yields the task losses."""
+    total = max(steps, 20)
+    for hook in attached.on_start:
+        hook(total)
+    run = SimpleNamespace(attached=attached, weight_decay=0.01, parameters=attached.trainable())
+    run.optimizer = make_optimizer(run.parameters, run.weight_decay, attached.groups)
     for step in range(steps):
+        for group in run.optimizer.param_groups:
+            group["lr"] = group_rate(group["schedule"], step, total, rate, 0.0)
         attached.train()
         for hook in attached.before_step:
             hook(step)
+        attached.begin_rows(step, 0)
         loss = loss_of(attached)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(float(loss.detach()))
-    return losses
+        (loss + added_loss(attached)).backward()
+        for act in (*attached.after_backward, *attached.before_update):
+            act(step, run.optimizer)
+        run.optimizer.step()
+        for act in attached.after_step:
+            act(step, run.optimizer)
+        run.optimizer.zero_grad()
+        Run.take_up_growth(run)
+        yield float(loss.detach())
+
+
+def added_loss(attached: Attached) -> torch.Tensor:
+    """The penalty, and what a second pass adds."""
+    added = torch.zeros(())
+    if attached.penalty is not None:
+        added = added + attached.penalty()
+    if attached.second_pass is not None:
+        batch, outputs = batch_for(attached.backbone), []
+        for route in (0, 1):
+            attached.second_pass.take(route)
+            with attached.active():
+                outputs.append(attached.backbone.logits(batch))
+        attached.second_pass.take(0)
+        added = added + attached.second_pass.loss(*outputs, True)
+    return added
+
+
+def take_steps(attached: Attached, steps: int, rate: float = 5e-3) -> list[float]:
+    return list(stepping(attached, steps, rate))
 
 
 @torch.no_grad()
@@ -108,7 +144,9 @@ def test_only_declared_parameters_change_and_each_has_a_gradient(method_id, fami
     for parameter in attached.trainable().values():
         parameter.grad = None
     take_steps(attached, max(3, step + 1))
-    changed = {name for name, parameter in attached.trainable().items() if not torch.equal(parameter, started[name])}
+    now = attached.trainable()
+    assert now.keys() >= started.keys()
+    changed = {name for name, value in started.items() if not torch.equal(now[name], value)}
     idle = {name for name in started if name.startswith(tuple(SINGLE.get(family, ())))}
     assert changed >= set(started) - unused - idle
     assert all(torch.equal(value, frozen[name]) for name, value in backbone.model.state_dict().items())
@@ -140,7 +178,7 @@ def test_two_half_batches_accumulated_equal_a_full_one(method_id, family):
 def test_a_stored_adapter_gives_the_same_outputs_in_a_fresh_attachment(method_id, family):
     backbone = miniature(family)
     attached = attach(backbone, method_id, seed=7)
-    take_steps(attached, 3)
+    take_steps(attached, 12 if attached.counts_at_target else 3)  # what grows must have ended growing
     attached.train(False)
     batch = batch_for(backbone)
     with attached.active():
@@ -156,7 +194,7 @@ def test_a_stored_adapter_gives_the_same_outputs_in_a_fresh_attachment(method_id
 def test_a_method_says_where_it_has_no_place(method_id, family):
     with pytest.raises(InputError) as refused:
         attach(miniature(family), method_id)
-    assert refused.value.field == "method"
+    assert (refused.value.field, refused.value.value) == ("method", method_id)
 
 
 @pytest.mark.parametrize("method_id", [method.id for method in list_methods()])
@@ -174,32 +212,24 @@ def test_equal_seeds_start_equal_and_others_do_not(method_id):
 @pytest.mark.parametrize("method_id", [method.id for method in list_methods()])
 def test_what_is_counted_is_what_trains_and_what_is_stored(method_id):
     attached = attach(miniature(home(method_id)), method_id)
-    take_steps(attached, 1)
+    take_steps(attached, 3)
     attached.train()
     loss_of(attached).backward()
     gradients = [p.grad for n, p in attached.trainable().items() if not n.startswith("head.") and p.grad is not None]
-    assert sum(int(gradient.ne(0).sum()) for gradient in gradients) <= attached.active_parameters()
+    waiting = sum(count.rows * count.cols for count in attached.counts if count.role.endswith(".reserve"))
+    assert sum(int(gradient.ne(0).sum()) for gradient in gradients) <= attached.active_parameters() + waiting
     assert attached.active_parameters() == trainable_parameters(attached.counts)
-    stored = sum(value.nbytes for value in attached.stored().values())
-    assert stored == math.ceil((stored_bits(attached.counts) - seed_bits(attached.counts)) / 8)
+    tensors, counts = attached.stored(), attached.stored_counts()
+    assert sum(value.nbytes for value in tensors.values()) == math.ceil((stored_bits(counts) - seed_bits(counts)) / 8)
+    numbers = sum(value.numel() for value in tensors.values() if value.dtype != torch.uint8)
+    assert stored_parameters(counts) == numbers
 
 
 def test_methods_stay_apart_on_one_backbone():
     backbone = miniature("roberta")
     alone = take_steps(attach(backbone, "lora"), 4)
     first, second = attach(backbone, "lora"), attach(backbone, "full")
-    optimizer = torch.optim.AdamW(first.trainable().values(), lr=5e-3)
-    other = torch.optim.AdamW(second.trainable().values(), lr=5e-3)
-    losses = []
-    for _ in range(4):
-        loss = loss_of(first)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(float(loss.detach()))
-        loss_of(second).backward()
-        other.step()
-        other.zero_grad()
+    losses = [loss for loss, _ in zip(stepping(first, 4), stepping(second, 4), strict=True)]
     assert losses == alone
 
 

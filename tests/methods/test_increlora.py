@@ -135,7 +135,28 @@ def test_a_schedule_that_comes_too_late_is_refused(plan, total, words):
     ],
 )
 def test_the_best_maps_grow_with_all_ties_and_never_too_far(scores, top_h, reserve, room, gains):
-    assert choose(scores, top_h, reserve, room) == gains
+    assert choose(scores, top_h, reserve, room, [99] * len(scores)) == gains
+
+
+@pytest.mark.parametrize(
+    ("free", "gains"), [([9, 0, 9, 9], {3: 2, 2: 2}), ([9, 1, 9, 9], {1: 1, 3: 2}), ([0, 0, 3, 0], {2: 2})]
+)
+def test_a_map_at_its_smaller_side_is_passed_over(free, gains):
+    assert choose([0.1, 0.9, 0.5, 0.7], 2, 2, 9, free) == gains
+
+
+@pytest.mark.parametrize("reserve", [1, 3])
+def test_no_map_grows_beyond_its_smaller_side_and_the_target_is_reached_by_half(monkeypatch, reserve):
+    """The first map has the largest score in every step; all six have sides of 32 or more."""
+    run = make_run(f"increlora:target_rank=31,sites=qv,top_h=2,reserve={reserve}", steps=160)
+    modules = list(run.attached.modules.values())
+    place = {module.site.name: index for index, module in enumerate(modules)}
+    monkeypatch.setattr(GrowingTriples, "sensitivity", lambda self: torch.tensor(1.0 - 0.1 * place[self.site.name]))
+    for step in stepped(run):
+        assert max(ranks(run.attached)) <= 32
+        if step == 80:
+            break
+    assert sum(ranks(run.attached)) == 31 * len(modules) and ranks(run.attached)[0] == 32
 
 
 @pytest.mark.parametrize("score", ["sum_sqrt", "mean"])
@@ -175,7 +196,7 @@ def test_the_tiled_score_is_that_of_the_whole_matrices(family, options, monkeypa
     """Oracle: Delta W as a leaf of its own. DeBERTa's queries and keys are used twice in a forward."""
     monkeypatch.setattr(_importance, "TILE", 100)
     attached = grown(family, **options)
-    module = next(m for m in attached.modules.values() if m.site.role == "k")
+    module = next(m for m in attached.modules.values() if m.site.role in ("k", "qkv"))
     module.watched = module.reserve_works = True
     attached.train()
     halves = (slice(0, 3), slice(3, 6))

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from peft_core.methods import resolve
 from peft_core.methods._masks import (
     GENERATOR_VERSION,
     BoostConfig,
@@ -17,7 +18,7 @@ from peft_core.methods._masks import (
     kept_count,
     stream,
 )
-from peft_core.records import InputError
+from peft_core.records import InputError, MethodSpec
 
 
 def splitmix64(x: int) -> int:
@@ -126,3 +127,13 @@ def test_bad_options_are_named(field, value):
 
     with pytest.raises(InputError, match=field):
         resolve(MethodSpec(id="capaboost_lora", options={field: value}))
+
+
+@pytest.mark.parametrize(
+    "options", ["adalora:boost.{}=2:4,boost.{}=", "sora:boost.{}=2:4,boost.{}=", "capaboost_lora:{}=2:4,{}="]
+)
+def test_a_sparsity_beside_a_pattern_that_says_otherwise_is_refused(options):
+    text = options.format("masks", "sparsity")
+    resolve(MethodSpec.parse(f"{text}0.5"))
+    with pytest.raises(InputError, match=r"with masks 2:4 it is 0\.5"):
+        resolve(MethodSpec.parse(f"{text}0.9"))

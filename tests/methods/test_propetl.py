@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
+from peft_core.methods import resolve
 from peft_core.methods._masks import MaskedCopies
 from peft_core.methods._propetl import binary_mask, combine, pack_bits, top_mask, unpack_bits
 from peft_core.metrics.flops import adapter_flops_executed, adapter_flops_nominal
@@ -25,6 +26,15 @@ METHODS = {
     "propetl_prefix": {"length": 3, "bottleneck": 5},
 }
 ABLATIONS = [{}, {"share": False}, {"learn_masks": False}, {"random_masks": True}]
+UNUSED = [
+    ("learn_masks=false,random_masks=true", "random_masks"),
+    ("learn_masks=false,keep=0.3", "keep"),
+    ("learn_masks=false,score_bound=1", "score_bound"),
+    ("learn_masks=false,mask_learning_rate=1", "mask_learning_rate"),
+    ("learn_masks=false,task_masks=and", "task_masks"),
+    ("random_masks=true,score_bound=1", "score_bound"),
+    ("random_masks=true,task_masks=add", "task_masks"),
+]
 ABLATIONS += [{"share": False, "random_masks": True}, {"share": False, "keep": 0.3}]
 CASES = [(method, options) for method in METHODS for options in ABLATIONS]
 
@@ -253,3 +263,12 @@ def test_masks_that_do_not_fit_are_refused(harm):
         tensors["masks"] = tensors["masks"][1:] if harm == "short" else torch.full_like(tensors["masks"], 255)
     with pytest.raises(InputError, match=r"it must hold one bit|must keep 64 weights"):
         attached.load_stored(tensors, attached.stored_head())
+
+
+@pytest.mark.parametrize(("options", "field"), UNUSED)
+def test_an_option_that_would_do_nothing_is_refused(options, field):
+    with pytest.raises(InputError) as refused:
+        resolve(MethodSpec.parse(f"propetl_lora:{options}"))
+    assert refused.value.field == field
+    resolve(MethodSpec.parse("propetl_lora:learn_masks=false,task_masks=off"))
+    resolve(MethodSpec.parse("propetl_lora:random_masks=true,keep=0.3"))

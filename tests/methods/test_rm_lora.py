@@ -95,3 +95,56 @@ def test_boosted_it_has_the_rank_of_all_branches():
     attached = attach(miniature("roberta"), "rm_lora", rank=4, **{"boost.d": 2})
     assert {update.bound for update in attached.updates()} == {8}
     assert attached.active_parameters() < attach(miniature("roberta"), "rm_lora", rank=4).active_parameters()
+
+
+def test_the_unsquared_form_is_adaloras():
+    attached = attach(miniature("roberta"), "rm_lora", rank=4, orthogonality=0.5, squared=False)
+    pairs = [(m.A.detach(), m.B.detach()) for m in attached.modules.values()]
+    norms = [torch.linalg.norm(rows @ rows.T - torch.eye(4)) for a, b in pairs for rows in (a, b.T)]
+    assert float(attached.penalty().detach()) == pytest.approx(0.5 * float(torch.stack(norms).mean()), rel=1e-5)
+
+
+def test_directions_are_drawn_anew_in_every_step():
+    attached = attach(miniature("roberta"), "gm_lora", rank=4)
+    seen: dict[str, list[tuple[bool, ...]]] = {name: [] for name in attached.modules}
+    for step in range(16):
+        for module in attached.modules.values():
+            module.A.grad, module.B.grad = torch.ones_like(module.A), torch.ones_like(module.B)
+        for act in attached.after_backward:
+            act(step, None)
+        for name, module in attached.modules.items():
+            seen[name].append(tuple(module.A.grad.ne(0).any(1).tolist()))
+    for patterns in seen.values():
+        assert len(set(patterns)) > 3 and all(any(rows) for rows in zip(*patterns, strict=True))
+
+
+def test_strict_keeps_the_moments_of_resting_directions():
+    attached = attach(miniature("roberta"), "rm_lora", rank=4, strict=True)
+    with torch.no_grad():
+        for module in attached.modules.values():
+            module.B.normal_(0, 0.1, generator=torch.Generator().manual_seed(0))
+    optimizer = torch.optim.AdamW(attached.trainable().values(), lr=1e-2, fused=True)
+    for step in range(5):
+        before = {id(p): {k: v.clone() for k, v in optimizer.state[p].items()} for p in optimizer.state}
+        (loss_of(attached) + attached.penalty()).backward()
+        for act in (*attached.after_backward, *attached.before_update):
+            act(step, optimizer)
+        optimizer.step()
+        rests = {name: ~m.A.grad.ne(0).any(1) for name, m in attached.modules.items()}
+        for act in attached.after_step:
+            act(step, optimizer)
+        for name, module in attached.modules.items():
+            for parameter, axis in ((module.A, 0), (module.B, 1)):
+                for kind in ("exp_avg", "exp_avg_sq"):
+                    now = optimizer.state[parameter][kind]
+                    old = before.get(id(parameter), {}).get(kind, torch.zeros_like(now))
+                    moved = now.ne(old).any(1 - axis)
+                    assert torch.equal(moved, ~rests[name]), f"{kind} at step {step}"
+        optimizer.zero_grad()
+
+
+def test_a_starts_gaussian_and_b_at_zero():
+    attached = attach(miniature("roberta"), "r_lora", rank=16, sites="six")
+    values = torch.cat([module.A.detach().flatten() for module in attached.modules.values()])
+    assert float(values.std()) == pytest.approx(0.02, rel=0.05) and float(values.abs().max()) > 0.05
+    assert all(module.B.eq(0).all() for module in attached.modules.values())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -51,6 +53,28 @@ def test_ranks_and_stored_bytes_of_the_default_comparison(tmp_path):
     assert sum(value.numel() for value in load_file(folder / "adapter.safetensors").values()) == (
         results[boosted].result.trainable
     )
+
+
+def test_what_trained_is_reported_apart_from_what_is_left(tmp_path):
+    """r0 (in + out + 1) a map, whatever the run has pruned by its end (METHODS.md, section 0, Counting)."""
+    adaptive = "adalora:target_rank=2,initial_rank=4,warmup=1,final=2,interval=1,sites=qv"
+    sparse = "sora:rank=4,threshold=0.3,sites=qv"
+    results, events, _ = compare(tmp_path, adaptive, sparse)
+    for label in (adaptive, sparse):
+        end = results[label]
+        assert end.state is RunState.FINISHED and end.result.trainable == 8 * 4 * (128 + 128 + 1)
+        last = [event for event in events if event.event == "step" and event.run == end.run][-1]
+        assert last.active_parameters < end.result.trainable
+        assert end.result.stored_bytes < 4 * end.result.trainable
+
+
+@pytest.mark.parametrize("method", ["r_lora", "rm_lora"])
+def test_a_coefficient_that_no_paper_gives_is_recorded_unasked(method, tmp_path):
+    results, _, facts = compare(tmp_path, f"{method}:rank=2", training={"steps": 2})
+    end = results[f"{method}:rank=2"]
+    told = next(fact["config"] for fact in facts if fact.get("run") == end.run and "config" in fact)
+    stored = json.loads((tmp_path / end.run / "adapter" / "adapter.json").read_text())["config"]
+    assert told["orthogonality"] == stored["orthogonality"] == 1e-3 and told["squared"] is stored["squared"] is True
 
 
 def test_a_stored_adapter_answers_as_the_run_did(tmp_path):
