@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import gzip
+import json
+import socket
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import Visitor
-from tests.browser.test_compare import open_form, write
+from tests.browser.conftest import App, Visitor
+from tests.browser.test_compare import open_form, wait_for_points, write
 
 pytestmark = pytest.mark.browser
 
@@ -23,14 +29,18 @@ def table(tmp_path: Path) -> Path:
     rows = ["comment,words,mood"]
     for number in range(120):
         remark = "seen on a rainy evening with friends" if number else "<img src=x onerror=alert(1)>"
-        rows.append(f"{remark} {number},{'great' if number % 2 else 'dull'} film,{'good' if number % 2 else 'bad'}")
+        rows.append(
+            f"{remark} {number},{'great' if number % 2 else 'dull'} film {number},{'good' if number % 2 else 'bad'}"
+        )
     path = tmp_path / "my reviews.csv.gz"
     path.write_bytes(gzip.compress("\n".join(rows).encode()))
     return path
 
 
 def choose(page: Page, field: str, value: str) -> None:
-    page.locator(f'[data-field="{field}"] select').select_option(value)
+    select = page.locator(f'[data-field="{field}"] select')
+    select.focus()
+    select.select_option(value)
 
 
 def upload(page: Page, path: Path) -> None:
@@ -51,7 +61,7 @@ def test_a_table_is_uploaded_corrected_and_trained_on(visitor: Visitor, table: P
     expect(found.locator(".rl-tokens")).to_contain_text("none is longer than 256", timeout=SLOW)
 
     choose(page, "task_options.text", "words")
-    expect(found.locator("tbody td").first).to_have_text("dull film", timeout=SLOW)
+    expect(found.locator("tbody td").first).to_have_text("dull film 0", timeout=SLOW)
     expect(page.locator('[data-field="task_options.text"] select')).to_be_focused()
     short = {"training.steps": "12", "training.batch_size": "8", "seeds": "0"}
     for field, text in short.items():
@@ -106,6 +116,7 @@ def test_a_model_of_any_name_and_a_benchmark_with_a_papers_settings(visitor: Vis
 def test_the_panel_fits_a_phone(visitor: Visitor, table: Path) -> None:
     page = visitor.open()
     page.set_viewport_size({"width": 390, "height": 800})
+    wait_for_points(page, "score", 0)
     if not page.locator(".rl-form").is_visible():
         page.locator(".rl-formbox > summary").click()
     expect(page.locator(".rl-form > button[type=submit]")).to_be_visible(timeout=SLOW)
@@ -115,3 +126,62 @@ def test_the_panel_fits_a_phone(visitor: Visitor, table: Path) -> None:
         assert page.evaluate(
             "(box) => { const e = document.querySelector(box); return e.scrollWidth <= e.clientWidth }", box
         )
+
+
+def test_an_upload_that_breaks_off_leaves_nothing(app: App) -> None:
+    host, port = app.address.removeprefix("http://").rstrip("/").split(":")
+    kept = set((app.home / "uploads").glob("*"))
+    head = f"POST /ranklab/upload?name=x.csv HTTP/1.1\r\nHost: {host}\r\nContent-Length: 90000000\r\n"
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall((head + "Content-Type: application/octet-stream\r\n\r\n").encode() + b"x" * 3_000_000)
+        wait_until(lambda: set((app.home / "uploads").glob("*")) > kept)
+    wait_until(lambda: set((app.home / "uploads").glob("*")) == kept)
+
+
+def wait_until(done: Callable[[], bool], limit: float = 10) -> None:
+    end = time.monotonic() + limit
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def most_memory(process: int) -> int:
+    """MiB that a process held at most so far."""
+    line = next(line for line in Path(f"/proc/{process}/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) // 1024
+
+
+def settled(read: Callable[[], int], still: float = 3, limit: float = 40) -> int:
+    """What is read once it has been the same for a while: the engine is imported by then."""
+    value, since, end = read(), time.monotonic(), time.monotonic() + limit
+    while time.monotonic() - since < still and time.monotonic() < end:
+        time.sleep(0.1)
+        if read() != value:
+            value, since = read(), time.monotonic()
+    return value
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak of memory from /proc")
+def test_a_large_upload_is_never_in_memory_as_a_whole(app: App) -> None:
+    content = (b"text,label\n" + b"a film that was good,1\na film that was bad,0\n" * 6_000_000)[: 200 * 2**20]
+    urllib.request.urlopen(f"{app.address}ranklab/catalogue", timeout=60).close()
+    before = settled(lambda: most_memory(app.process))
+    request = urllib.request.Request(f"{app.address}ranklab/upload?name=large.csv", content, method="POST")
+    request.add_header("Content-Type", "application/octet-stream")
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        assert b"large.csv" in answer.read()
+    assert most_memory(app.process) - before < 60
+
+
+def test_no_address_gives_an_upload_away(app: App) -> None:
+    request = urllib.request.Request(f"{app.address}ranklab/upload?name=private.csv", b"text,label\n", method="POST")
+    request.add_header("Content-Type", "application/octet-stream")
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        path = json.load(answer)["task"]
+    assert Path(path).is_relative_to(app.home)
+    store = next(file for file in app.home.iterdir() if file.is_file())
+    for file in (path, store):
+        for address in (f"gradio_api/file={file}", f"file={file}", f"ranklab/static/..%2f..%2f..{file}"):
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                urllib.request.urlopen(app.address + address, timeout=10)
+            assert refused.value.code in (403, 404)
