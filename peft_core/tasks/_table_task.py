@@ -175,6 +175,10 @@ class TableTask:
             for found in look.scans.values():
                 class_numbers(labels, found.labels)
         parts, said = self._protocol(chosen, look.scans)
+        for part, purpose in (("train", "train"), ("eval", "evaluate")):
+            if not len(parts[part][1]):
+                allowed = f"no row is left to {purpose} on; equal texts stay together, and too few are different"
+                raise InputError("task", sources["train"].name, allowed)
         return Plan(look.columns, sources, look.scans, parts, said, labels)
 
     def _fixed_columns(self, source: Source) -> Mapping[str, Any]:

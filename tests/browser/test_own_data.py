@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Visitor
-from tests.browser.test_compare import open_form, write
+from tests.browser.test_compare import open_form, wait_for_points, write
 
 pytestmark = pytest.mark.browser
 
@@ -23,14 +23,18 @@ def table(tmp_path: Path) -> Path:
     rows = ["comment,words,mood"]
     for number in range(120):
         remark = "seen on a rainy evening with friends" if number else "<img src=x onerror=alert(1)>"
-        rows.append(f"{remark} {number},{'great' if number % 2 else 'dull'} film,{'good' if number % 2 else 'bad'}")
+        rows.append(
+            f"{remark} {number},{'great' if number % 2 else 'dull'} film {number},{'good' if number % 2 else 'bad'}"
+        )
     path = tmp_path / "my reviews.csv.gz"
     path.write_bytes(gzip.compress("\n".join(rows).encode()))
     return path
 
 
 def choose(page: Page, field: str, value: str) -> None:
-    page.locator(f'[data-field="{field}"] select').select_option(value)
+    select = page.locator(f'[data-field="{field}"] select')
+    select.focus()
+    select.select_option(value)
 
 
 def upload(page: Page, path: Path) -> None:
@@ -51,7 +55,7 @@ def test_a_table_is_uploaded_corrected_and_trained_on(visitor: Visitor, table: P
     expect(found.locator(".rl-tokens")).to_contain_text("none is longer than 256", timeout=SLOW)
 
     choose(page, "task_options.text", "words")
-    expect(found.locator("tbody td").first).to_have_text("dull film", timeout=SLOW)
+    expect(found.locator("tbody td").first).to_have_text("dull film 0", timeout=SLOW)
     expect(page.locator('[data-field="task_options.text"] select')).to_be_focused()
     short = {"training.steps": "12", "training.batch_size": "8", "seeds": "0"}
     for field, text in short.items():
@@ -106,6 +110,7 @@ def test_a_model_of_any_name_and_a_benchmark_with_a_papers_settings(visitor: Vis
 def test_the_panel_fits_a_phone(visitor: Visitor, table: Path) -> None:
     page = visitor.open()
     page.set_viewport_size({"width": 390, "height": 800})
+    wait_for_points(page, "score", 0)
     if not page.locator(".rl-form").is_visible():
         page.locator(".rl-formbox > summary").click()
     expect(page.locator(".rl-form > button[type=submit]")).to_be_visible(timeout=SLOW)

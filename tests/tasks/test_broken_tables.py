@@ -290,3 +290,8 @@ def test_any_bytes_give_a_sentence_or_rows(tmp_path, data, header, name):
 
 def test_a_file_that_is_no_parquet(tmp_path):
     assert "it is no Parquet file" in refusal(written(tmp_path, "no", "table.parquet"))
+
+
+def test_too_few_different_texts_to_hold_any_out(tmp_path: Path) -> None:
+    path = written(tmp_path, "text,label\n" + "good film,1\nbad film,0\n" * 20)
+    assert "no row is left to evaluate on" in refusal(path)
