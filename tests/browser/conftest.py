@@ -42,6 +42,8 @@ class App:
 
     address: str
     seconds_to_ready: float
+    home: Path
+    process: int
 
 
 def wait_until_served(address: str, process: subprocess.Popen[bytes], log: Path, limit: float = 60) -> None:
@@ -72,7 +74,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
         process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
         try:
             wait_until_served(address, process, log)
-            yield App(address, time.monotonic() - start)
+            yield App(address, time.monotonic() - start, home / "home", process.pid)
         finally:
             process.send_signal(signal.SIGINT)
             try:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import gzip
+import socket
+import time
+import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import Visitor
+from tests.browser.conftest import App, Visitor
 from tests.browser.test_compare import open_form, wait_for_points, write
 
 pytestmark = pytest.mark.browser
@@ -120,3 +124,37 @@ def test_the_panel_fits_a_phone(visitor: Visitor, table: Path) -> None:
         assert page.evaluate(
             "(box) => { const e = document.querySelector(box); return e.scrollWidth <= e.clientWidth }", box
         )
+
+
+def test_an_upload_that_breaks_off_leaves_nothing(app: App) -> None:
+    host, port = app.address.removeprefix("http://").rstrip("/").split(":")
+    kept = set((app.home / "uploads").glob("*"))
+    head = f"POST /ranklab/upload?name=x.csv HTTP/1.1\r\nHost: {host}\r\nContent-Length: 90000000\r\n"
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall((head + "Content-Type: application/octet-stream\r\n\r\n").encode() + b"x" * 3_000_000)
+        wait_until(lambda: set((app.home / "uploads").glob("*")) > kept)
+    wait_until(lambda: set((app.home / "uploads").glob("*")) == kept)
+
+
+def wait_until(done: Callable[[], bool], limit: float = 10) -> None:
+    end = time.monotonic() + limit
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def most_memory(process: int) -> int:
+    """MiB that a process held at most so far."""
+    line = next(line for line in Path(f"/proc/{process}/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) // 1024
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak of memory from /proc")
+def test_a_large_upload_is_never_in_memory_as_a_whole(app: App) -> None:
+    content = (b"text,label\n" + b"a film that was good,1\na film that was bad,0\n" * 6_000_000)[: 200 * 2**20]
+    before = most_memory(app.process)
+    request = urllib.request.Request(f"{app.address}ranklab/upload?name=large.csv", content, method="POST")
+    request.add_header("Content-Type", "application/octet-stream")
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        assert b"large.csv" in answer.read()
+    assert most_memory(app.process) - before < 60
