@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import json
 import socket
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -149,12 +151,37 @@ def most_memory(process: int) -> int:
     return int(line.split()[1]) // 1024
 
 
+def settled(read: Callable[[], int], still: float = 3, limit: float = 40) -> int:
+    """What is read once it has been the same for a while: the engine is imported by then."""
+    value, since, end = read(), time.monotonic(), time.monotonic() + limit
+    while time.monotonic() - since < still and time.monotonic() < end:
+        time.sleep(0.1)
+        if read() != value:
+            value, since = read(), time.monotonic()
+    return value
+
+
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak of memory from /proc")
 def test_a_large_upload_is_never_in_memory_as_a_whole(app: App) -> None:
     content = (b"text,label\n" + b"a film that was good,1\na film that was bad,0\n" * 6_000_000)[: 200 * 2**20]
-    before = most_memory(app.process)
+    urllib.request.urlopen(f"{app.address}ranklab/catalogue", timeout=60).close()
+    before = settled(lambda: most_memory(app.process))
     request = urllib.request.Request(f"{app.address}ranklab/upload?name=large.csv", content, method="POST")
     request.add_header("Content-Type", "application/octet-stream")
     with urllib.request.urlopen(request, timeout=60) as answer:
         assert b"large.csv" in answer.read()
     assert most_memory(app.process) - before < 60
+
+
+def test_no_address_gives_an_upload_away(app: App) -> None:
+    request = urllib.request.Request(f"{app.address}ranklab/upload?name=private.csv", b"text,label\n", method="POST")
+    request.add_header("Content-Type", "application/octet-stream")
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        path = json.load(answer)["task"]
+    assert Path(path).is_relative_to(app.home)
+    store = next(file for file in app.home.iterdir() if file.is_file())
+    for file in (path, store):
+        for address in (f"gradio_api/file={file}", f"file={file}", f"ranklab/static/..%2f..%2f..{file}"):
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                urllib.request.urlopen(app.address + address, timeout=10)
+            assert refused.value.code in (403, 404)

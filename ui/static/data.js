@@ -188,7 +188,7 @@ export class Data {
       const described = { ...option, default: has(option.default) ? String(option.default) : "", nullable: !has(option.default) };
       return fieldInput(`task_options.${option.name}`, described, options[option.name], (text) => this.form.set(() => (options[option.name] = text)));
     };
-    const open = rest.some((option) => options[option.name]);
+    const open = rest.some((option) => options[option.name] || found.problems.some((sentence) => sentence.includes(`${option.name}=`)));
     return h("details.rl-more", { open }, h("summary", {}, "How it is read and split"), h("div.rl-grid3", {}, rest.map(field)));
   }
 }
