@@ -10,6 +10,11 @@ dL/ds = sign(s) (dL/dtheta_l * theta). The paper counts biases as masked in what
 only weights have scores. The code stores masks as one byte a value; we pack them to one bit. The paper's Algorithm 1
 subtracts the gradient of log p, which is a slip of the sign.
 
+The paper's share k is 0.5 for one task and 0.3 for both masks of several; two of its scripts hold 0.1, a left-over.
+Their T5 runs set the masks' rate to 10 times the weights' before each step, start in step 0 with a rate of 0 for the
+prototype and 3 times the base for masks, and use 500 warm-up steps and label smoothing 0.1; here masks follow a curve
+of their own, and smoothing is no option. Their merge ignores the masks; an update here is taken under them.
+
 Several tasks (section 3.4, eq. 6): every task has a mask too, shared by the layers as theirs are by the tasks, and a
 layer in a task uses m = 1 - (1 - m_layer)(1 - m_task); ablations `task_masks=and` (product) and `add` (sum, values up
 to 2). It takes learned masks on a shared prototype. In the authors' code the first encoder layer's score tensor is by

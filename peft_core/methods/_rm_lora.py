@@ -1,4 +1,9 @@
-"""What r_lora, gm_lora and rm_lora share: LoRA with an orthogonality penalty, a random gradient mask, or both."""
+"""What r_lora, gm_lora and rm_lora share: LoRA with an orthogonality penalty, a random gradient mask, or both.
+
+The paper adapts all six maps of DeBERTa (told by its counts), of ViT the classifier alone, and does not say which of
+GPT-2; here the sites are an option like LoRA's, and a head is no site. Its Table 5 prints ||Delta W Delta W^T - I||_F^2
+and a numerical rank without a tolerance; ranks below r suggest a loose one. Here ranks are those of `metrics.rank`.
+"""
 
 from __future__ import annotations
 

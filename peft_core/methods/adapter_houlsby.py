@@ -1,7 +1,8 @@
 """Houlsby's adapter: two bottlenecks a layer, after attention and after the feed-forward block; z + A(z) in both.
 
 Houlsby et al. 2019, "Parameter-Efficient Transfer Learning for NLP", section 2. A(u) = U phi(V u + b_V) + b_U, swish;
-V, U ~ N(0, 0.02^2) as in adapter-transformers (the original: truncated N(0, 0.01^2)). The original also trains the
+V, U ~ N(0, 0.02^2) as in adapter-transformers (the original: truncated N(0, 0.01^2); AdaLoRA's comparison: the
+framework's default). The original also trains the
 LayerNorms; here they stay frozen. 2 L (2 bn h + bn + h) parameters. An encoder-decoder's cross-attention has none.
 """
 

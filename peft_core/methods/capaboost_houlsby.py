@@ -1,7 +1,9 @@
 """CapaBoost on Houlsby's adapter: A(u) = sum_i (U * m_Ui) phi((V * m_Vi) u + b_V) + b_U at both places, i = 1 ... d.
 
 CapaBoost (ICLR 2024), eq. 3; the paper prints no result of it. Both places have masks of their own. Biases are never
-masked; the output bias is added once (the authors' code: once a branch, `output_bias=each`).
+masked; the output bias is added once (the authors' code: once a branch, `output_bias=each`), and the input bias learns
+from all branches (their code: from the first). N:M masks work here (their code raises NotImplementedError). Masks and
+storage otherwise differ as `capaboost_lora` tells.
 """
 
 from __future__ import annotations

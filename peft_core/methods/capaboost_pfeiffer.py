@@ -2,7 +2,8 @@
 
 CapaBoost (ICLR 2024), eq. 3, "CapaBoost-PAdapter". Biases are never masked; the input bias is shared by the branches.
 Where paper and authors' code differ: the output bias is added once (their code: once a branch, `output_bias=each`),
-and the input bias learns from all branches (their code: from the first).
+and the input bias learns from all branches (their code: from the first). N:M masks work here (their code raises
+NotImplementedError). Masks and storage otherwise differ as `capaboost_lora` tells.
 """
 
 from __future__ import annotations

@@ -16,7 +16,9 @@ used twice in a forward the code keeps one use's gradient, here it is the total;
 at 2 nu in the code (`first_growth`); with c > 1 the code can exceed its target and then never ends, here the last
 maps gain less; the penalty is squared in eq. 4, and in the code the mean over all stacked A and B, reserves included,
 of the unsquared norms, as here, its coefficient 0.1 being the code's alone; eq. 4 prints A^T A where A A^T is meant;
-without the restart of the warm-up new parameters follow the run's curve as the paper says (the code: a constant rate).
+on DeBERTa the code's GLUE runs leave the relative positions out of the query's update, here both maps' updates reach
+them; without the restart of the warm-up new parameters follow the run's curve as the paper says (the code: a constant
+rate).
 The paper sets the interval equal to the warm-up: here each new clock rises over one interval. The papers' absolute
 interval and h fit as options; a schedule that does not reach its target by half of the steps is refused.
 A map never grows beyond its smaller side; where that holds maps back, the last round gives the rest to others.
