@@ -18,7 +18,7 @@ from tests.methods.test_contract import attach, take_steps
 
 def trained(backbone, method_id: str) -> Attached:
     attached = attach(backbone, method_id, seed=7)
-    take_steps(attached, 3, rate=2e-2)
+    take_steps(attached, 12 if attached.counts_at_target else 3, rate=2e-2)  # what grows must have ended growing
     attached.train(False)
     return attached
 
@@ -39,7 +39,8 @@ def put(parameters: Mapping[str, torch.Tensor], model: nn.Module) -> None:
 def merge(attached: Attached, model: nn.Module) -> None:
     """Adds what a run learned to the weights of a model without hooks."""
     put(attached.overrides, model)
-    sites = {site.name: site for site in attached.backbone.sites("all-linear")}
+    backbone = attached.backbone
+    sites = {site.name: site for site in (*backbone.sites("all-linear"), *backbone.sites())}
     for update in () if attached.overrides else attached.updates():
         site = sites[update.site]
         weight_at(site, model.get_parameter(f"{site.module}.weight")).add_(update.left @ update.right)
