@@ -90,7 +90,12 @@ class BoostConfig(Frozen):
 
     @model_validator(mode="after")
     def _pattern_decides(self) -> BoostConfig:
-        if self.n_of_m and "sparsity" in self.model_fields_set and abs(self.sparsity - (1 - self.density)) > 1e-9:
+        """N:M says how sparse: a config that leaves the sparsity out gets it from there, and dumps as what it is."""
+        if not self.n_of_m:
+            return self
+        if "sparsity" not in self.model_fields_set:
+            object.__setattr__(self, "sparsity", 1 - self.density)
+        if abs(self.sparsity - (1 - self.density)) > 1e-9:
             raise InputError(
                 "sparsity", self.sparsity, f"with masks {self.masks} it is {1 - self.density:g}; leave it out"
             )

@@ -5,12 +5,12 @@ from __future__ import annotations
 from peft_core.methods import MethodConfig
 from peft_core.records import Backbone
 
-SIZES = ("rank", "length", "bottleneck", "initial_rank", "target_rank")
+SIZES = ("rank", "length", "bottleneck", "target_rank")
 
 
 def size_of(config: MethodConfig) -> int | None:
     """The method's rank, bottleneck or length; None where it has none."""
-    return next((getattr(config, name) for name in SIZES if hasattr(config, name)), None)
+    return next((getattr(config, name) for name in SIZES if getattr(config, name, None) is not None), None)
 
 
 def lora_reference_flops(backbone: Backbone, config: MethodConfig) -> int | None:

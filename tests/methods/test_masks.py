@@ -137,3 +137,11 @@ def test_a_sparsity_beside_a_pattern_that_says_otherwise_is_refused(options):
     resolve(MethodSpec.parse(f"{text}0.5"))
     with pytest.raises(InputError, match=r"with masks 2:4 it is 0\.5"):
         resolve(MethodSpec.parse(f"{text}0.9"))
+
+
+def test_a_pattern_s_config_is_whole_and_comes_back_from_its_dump():
+    config = BoostConfig(d=2, masks="1:4")
+    assert config.sparsity == 0.75 and config.density == 0.25
+    assert BoostConfig.model_validate(config.model_dump()) == config
+    boosted = resolve(MethodSpec.parse("capaboost_lora:masks=1:4"))
+    assert resolve(MethodSpec(id="capaboost_lora", options=boosted.model_dump())) == boosted
