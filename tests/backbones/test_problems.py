@@ -223,9 +223,9 @@ def test_a_loaded_decoder_learns_a_text_by_heart_and_writes_it(tmp_path: Path):
     backbone = load_backbone(str(tmp_path), problem="generation")
     assert backbone.end_tokens == (3,)
     text = torch.tensor([[5, 9, 6, 12, 8, 30, 3]])
-    attached = attach(backbone, "lora:rank=8,sites=six")
-    optimizer = torch.optim.AdamW(attached.trainable().values(), lr=2e-2)
-    for _ in range(60):
+    attached = attach(backbone, "lora:rank=16,sites=six")
+    optimizer = torch.optim.AdamW(attached.trainable().values(), lr=1e-2)
+    for _ in range(150):
         with attached.active():
             loss = F.cross_entropy(backbone.logits({"input_ids": text[:, :-1]})[0, 1:], text[0, 2:])
         loss.backward()
