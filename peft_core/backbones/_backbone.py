@@ -192,7 +192,8 @@ class TransformerBackbone:
         inputs, outputs, transposed = linear_shape(modules[path])
         outputs //= pattern.parts
         name = f"{stack.name}.{index}.{pattern.name or pattern.role}"
-        return Site(name, path, layer, pattern.role, inputs, outputs, pattern.part * outputs, transposed)
+        content = pattern.content.format(layer=index)
+        return Site(name, path, layer, pattern.role, inputs, outputs, pattern.part * outputs, transposed, content)
 
     @cached_property
     def _other_sites(self) -> tuple[Site, ...]:

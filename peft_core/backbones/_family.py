@@ -30,6 +30,8 @@ class SitePattern:
     """Last part of the site's name; empty: the role."""
     part: int = 0
     parts: int = 1
+    content: str = ""
+    """As in `records.Site`."""
     optional: bool = False
     """True for a map that only some models of the family have (a gated FFN); it is left out where it is absent."""
     selections: tuple[SiteSelection, ...] = ("qv", "qkvo", "six", "all-linear")

@@ -19,8 +19,8 @@ FAMILY = Family(
             name="layer",
             layers="deberta.encoder.layer",
             sites=(
-                SitePattern("q", LAYER + "attention.self.query_proj"),
-                SitePattern("k", LAYER + "attention.self.key_proj"),
+                SitePattern("q", LAYER + "attention.self.query_proj", content=LAYER + "attention.self"),
+                SitePattern("k", LAYER + "attention.self.key_proj", content=LAYER + "attention.self"),
                 SitePattern("v", LAYER + "attention.self.value_proj"),
                 SitePattern("o", LAYER + "attention.output.dense"),
                 SitePattern("ffn_in", LAYER + "intermediate.dense"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal, Protocol
 
 import torch
@@ -139,14 +139,16 @@ class Attached:
         self.load_extra_state: Callable[[dict[str, Any]], None] | None = None
         self.updates: Callable[[], list[WeightUpdate]] = list
         self._hooks: list[tuple[str, _surgery.Hook]] = []
-        self._contexts: list[_surgery.Context] = []
+        self.positions = _surgery.Positions()
+        self._contexts: list[_surgery.Context] = [partial(self.positions.reading, backbone.model)]
         self._kept: dict[str, Callable[[], Tensor | None]] = {}
 
     # --- building ---
 
     def add_at_site(self, site: Site, module: nn.Module) -> None:
         self.add_module(site.name, module)
-        self._hooks.append((site.module, _surgery.site_hook(site, module)))
+        hook = _surgery.site_hook(site, module)
+        self._hooks.append((site.module, self.positions.guarded(site, hook) if site.content else hook))
 
     def add_at_place(self, place: AdapterPlace, module: nn.Module) -> None:
         self.add_module(place.name, module)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,6 +33,41 @@ def site_hook(site: Site, update: Callable[[Tensor], Tensor]) -> Hook:
         return output + F.pad(addition, (before, after))
 
     return hook
+
+
+class Positions:
+    """Keeps updates from the table of relative positions, of maps that transform it as well as their content.
+
+    left_out: roles of the maps whose updates reach the content alone. Merging them into the weight is then not exact.
+    """
+
+    def __init__(self) -> None:
+        self.left_out: set[str] = set()
+        self._content: dict[str, Any] = {}
+
+    def guarded(self, site: Site, hook: Hook) -> Hook:
+        """The hook of a site, which does nothing where the site's role is left out and the input is the table."""
+        self._content[site.content] = None
+
+        def only_content(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+            if site.role in self.left_out and args[0] is not self._content[site.content]:
+                return output
+            return hook(module, args, output)
+
+        return only_content
+
+    @contextmanager
+    def reading(self, model: nn.Module) -> Iterator[None]:
+        """Within it every module that reads content is watched for what it reads."""
+        with ExitStack() as undo:
+            for path in self._content if self.left_out else ():
+                watch = partial(self._read, path)
+                undo.callback(model.get_submodule(path).register_forward_pre_hook(watch, with_kwargs=True).remove)
+            yield
+        self._content = dict.fromkeys(self._content)
+
+    def _read(self, path: str, module: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> None:
+        self._content[path] = args[0] if args else options["hidden_states"]
 
 
 def place_hook(place: AdapterPlace, adapter: Callable[[Tensor], Tensor]) -> Hook:

@@ -11,7 +11,7 @@ row and B's column. Between these steps zeroed lambdas move again. The papers' a
 too; by default they are 0.1 T, 0.3 T and T / 100.
 The code's scale never follows the rank: it stays alpha / r_0, which the code writes alpha / (r_0 + 1e-5); the 1e-5 is
 left out. In its GLUE code on DeBERTa the query's update leaves out the relative positions and the key's does not; here
-both reach them, so that merging is exact.
+both reach them, so that merging is exact (`bypass_positions` does as that code).
 What trains is r_0 (in + out + 1) a map; stored are the directions that live, r_k (in + out + 1) in the mean.
 """
 
@@ -41,6 +41,9 @@ class Config(MethodConfig):
     alpha: float | None = Field(None, gt=0, le=1e6, description="scale is alpha / initial_rank; empty: scale 1")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the module's input, one draw a branch")
     sites: SiteSelection | None = Field("six", description="adapted maps; empty: the architecture's default")
+    bypass_positions: bool = Field(
+        False, description="DeBERTa: the query's update leaves out the relative positions, as the authors' GLUE code"
+    )
     warmup: float = Field(0.1, ge=0, le=1e6, description="t_i: steps at full budget; below 1 a share of all steps")
     final: float = Field(0.3, ge=0, le=1e6, description="t_f: last steps at the target; below 1 a share of all steps")
     interval: int | None = Field(None, ge=1, le=1_000_000, description="steps between prunings; empty: a hundredth")
@@ -153,6 +156,8 @@ def attach(backbone: Backbone, config: Config, generator: torch.Generator) -> At
         attached = attach_low_rank(backbone, pairs, generator, config.boost, start, config.target_rank)
     except InputError as error:
         raise InputError("initial_rank" if error.field == "rank" else error.field, error.value, error.allowed) from None
+    if config.bypass_positions:
+        attached.positions.left_out.add("q")
     modules = [module for module in attached.modules.values() if isinstance(module, LowRank)]
     allocator = Allocator(modules, config)
     attached.on_start.append(allocator.start)

@@ -17,8 +17,8 @@ at 2 nu in the code (`first_growth`); with c > 1 the code can exceed its target 
 maps gain less; the penalty is squared in eq. 4, and in the code the mean over all stacked A and B, reserves included,
 of the unsquared norms, as here, its coefficient 0.1 being the code's alone; eq. 4 prints A^T A where A A^T is meant;
 on DeBERTa the code's GLUE runs leave the relative positions out of the query's update, here both maps' updates reach
-them; without the restart of the warm-up new parameters follow the run's curve as the paper says (the code: a constant
-rate).
+them (`bypass_positions` does as that code); without the restart of the warm-up new parameters follow the run's curve
+as the paper says (the code: a constant rate).
 The paper sets the interval equal to the warm-up: here each new clock rises over one interval. The papers' absolute
 interval and h fit as options; a schedule that does not reach its target by half of the steps is refused.
 A map never grows beyond its smaller side; where that holds maps back, the last round gives the rest to others.
@@ -60,6 +60,9 @@ class Config(MethodConfig):
     alpha: float = Field(16.0, gt=0, le=1e6, description="scale is alpha / rank of the map, as it is now")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the module's input, one draw for all branches")
     sites: SiteSelection | None = Field("six", description="adapted maps; empty: the architecture's default")
+    bypass_positions: bool = Field(
+        False, description="DeBERTa: the query's update leaves out the relative positions, as the authors' GLUE code"
+    )
     beta1: float = Field(0.85, ge=0, lt=1, description="smoothing of the sensitivity")
     beta2: float = Field(0.85, ge=0, lt=1, description="smoothing of its uncertainty")
     boost: BoostConfig | None = Field(None, description="CapaBoost over this method; empty: none")
@@ -78,6 +81,8 @@ def attach(backbone: Backbone, config: Config, generator: torch.Generator) -> At
     if config.boost and config.boost.n_of_m:
         raise InputError("boost.masks", config.boost.masks, "B grows column by column; take random, same or dropout")
     attached = Attached(backbone, generator.initial_seed())
+    if config.bypass_positions:
+        attached.positions.left_out.add("q")
     sites = chosen_sites(backbone, config.sites)
     for site in sites:
         largest = min(site.in_features, site.out_features)

@@ -34,6 +34,8 @@ class Site:
     offset: int = 0
     transposed: bool = False
     """True where the module keeps its weight as (in, out)."""
+    content: str = ""
+    """For a map that also transforms a table of relative positions: the module whose first argument is its content."""
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from peft_core.methods import get_method, resolve
 from peft_core.methods.adalora import Allocator, Config, Schedule, direction_scores
-from tests.conftest import miniature
+from peft_core.records import MethodSpec
+from tests.conftest import batch_for, miniature
+from tests.methods.family_checks import lively
 from tests.methods.test_contract import attach, loss_of
 
 SENSITIVITY = {  # of two maps with two directions each: lambda, rows of A, columns of B
@@ -101,3 +104,43 @@ def test_the_phases_scale_with_the_run(total, first, last, interval):
     schedule = Schedule(Config(), total, 36, 12)
     assert (schedule.first, schedule.last, schedule.interval) == (first, last, interval)
     assert Config(target_rank=8).initial == 12 and Config(target_rank=3).initial == 5
+
+
+@pytest.mark.parametrize("batch_rows", [1, 6])
+@pytest.mark.parametrize("method", ["adalora:target_rank=4", "increlora:target_rank=4"])
+def test_the_query_s_update_may_leave_out_the_relative_positions(method, batch_rows):
+    """As the authors' GLUE code on DeBERTa: for the query, a hook on the first use of its map, the content."""
+    answers = {}
+    for option in ("", ",bypass_positions=true"):
+        backbone = lively("deberta_v2")
+        spec = MethodSpec.parse(method + option)
+        attached = get_method(spec.id).attach(backbone, resolve(spec), torch.Generator().manual_seed(1))
+        with torch.no_grad():
+            for number, parameter in enumerate(attached.trainable().values()):
+                parameter.normal_(0, 0.3, generator=torch.Generator().manual_seed(number))
+        attached.train(False)
+        batch = batch_for(backbone, rows=batch_rows)
+        with torch.no_grad(), attached.active():
+            answers[option] = backbone.features(batch)
+    answers["by hand"] = _by_hand(attached, batch)
+    torch.testing.assert_close(answers[",bypass_positions=true"], answers["by hand"], rtol=1e-4, atol=1e-5)
+    assert (answers[""] - answers["by hand"]).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def _by_hand(attached, batch):
+    backbone, handles = attached.backbone, []
+    updates = {update.site: update.left @ update.right for update in attached.updates()}
+    for site in backbone.sites("six"):
+        uses = []
+
+        def add(module, args, output, site=site, uses=uses):
+            uses.append(site.role)
+            return output if site.role == "q" and len(uses) > 1 else output + args[0] @ updates[site.name].T
+
+        handles.append(backbone.model.get_submodule(site.module).register_forward_hook(add))
+    try:
+        return backbone.features(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
