@@ -4,9 +4,8 @@ Where token embeddings are narrower than the layers, the map between them belong
 the head has a hidden map of its own.
 """
 
-from peft_core.backbones._family import SPAN, Family, PlacePattern, PrefixPattern, SitePattern, Stack
-
-LAYER = "electra.encoder.layer.{layer}."
+from peft_core.backbones._family import SPAN, Family
+from peft_core.backbones._stacks import bert_layers
 
 FAMILY = Family(
     name="electra",
@@ -14,26 +13,7 @@ FAMILY = Family(
     modality="text",
     auto_model="AutoModelForSequenceClassification",
     body="electra",
-    stacks=(
-        Stack(
-            name="layer",
-            layers="electra.encoder.layer",
-            sites=(
-                SitePattern("q", LAYER + "attention.self.query"),
-                SitePattern("k", LAYER + "attention.self.key"),
-                SitePattern("v", LAYER + "attention.self.value"),
-                SitePattern("o", LAYER + "attention.output.dense"),
-                SitePattern("ffn_in", LAYER + "intermediate.dense"),
-                SitePattern("ffn_out", LAYER + "output.dense"),
-            ),
-            pfeiffer=(PlacePattern("ffn", LAYER + "output.LayerNorm", "post_norm"),),
-            houlsby=(
-                PlacePattern("attention", LAYER + "attention.output.dropout", "sublayer"),
-                PlacePattern("ffn", LAYER + "output.dropout", "sublayer"),
-            ),
-            prefixes=(PrefixPattern(LAYER + "attention.self"),),
-        ),
-    ),
+    stacks=bert_layers("electra.encoder.layer"),
     embeddings=("electra.embeddings", "electra.embeddings_project"),
     head=("classifier.",),
     tasks={"span": SPAN},
