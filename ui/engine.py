@@ -137,7 +137,13 @@ def _catalogue() -> dict[str, Any]:
             for method in list_methods()
         ],
         "models": [
-            {"id": model.id, "modality": model.modality, "origin": model.origin, "at_hand": model.available}
+            {
+                "id": model.id,
+                "modality": model.modality,
+                "problems": list(model.problems),
+                "origin": model.origin,
+                "at_hand": model.available,
+            }
             for model in list_models()
         ],
         "tasks": [_task(task) for task in list_tasks()],
@@ -159,6 +165,7 @@ def _task(task: TaskInfo) -> dict[str, Any]:
         "description": task.description,
         "modality": task.modality,
         "metric": task.metrics[0],
+        "problem": task.problem,
         "joins": task.problem in ("classification", "regression"),
         "train_rows": task.train_rows,
         "eval_rows": task.eval_rows,

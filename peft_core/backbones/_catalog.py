@@ -41,6 +41,8 @@ class ModelInfo:
     license: str
     max_length: int | None
     """Most tokens of a row; None for images and for architectures without a limit."""
+    problems: tuple[Problem, ...]
+    """What it can be asked for."""
     repository: str | None = None
     """Repository of the Hub; None for a folder."""
 
@@ -223,6 +225,7 @@ def _paper_info(model: PaperModel) -> ModelInfo:
         modality=family.modality,
         license=model.license,
         max_length=position_limit(family, model.config),
+        problems=family.problems(),
         repository=model.repository,
     )
 
@@ -241,6 +244,7 @@ def _folder_info(folder: Path, origin: Literal["embedded", "local"]) -> ModelInf
         modality=family.modality,
         license="Apache-2.0" if origin == "embedded" else "unknown",
         max_length=position_limit(family, config),
+        problems=family.problems(),
     )
 
 
@@ -257,6 +261,7 @@ def _hub_info(model_id: str) -> ModelInfo:
         modality=family.modality,
         license=found.license,
         max_length=position_limit(family, found.config),
+        problems=family.problems(),
         repository=found.hub.repository,
     )
 

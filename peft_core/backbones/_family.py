@@ -142,6 +142,12 @@ class Family:
             return TaskModel(self.auto_model, self.head) if self.auto_model else None
         return self.tasks.get(problem)
 
+    def problems(self) -> tuple[Problem, ...]:
+        """What the architecture can be asked for. One without a head answers in words, so it gives no numbers."""
+        every: tuple[Problem, ...] = ("classification", "regression", "span", "generation")
+        found = tuple(problem for problem in every if self.task(problem) is not None)
+        return tuple(problem for problem in found if problem != "regression" or self.head)
+
     def outside_body(self, name: str) -> bool:
         """True for a parameter of some head, or of another part of a pretrained file that the body does not have."""
         heads = (prefix for task in self.tasks.values() for prefix in task.head)

@@ -20,6 +20,12 @@ def test_the_lists_are_plain_data_and_fit_together() -> None:
     assert (options["d"]["min"], options["sparsity"]["max"]) == (1, 1)
     assert "tiny-text" in {model["id"] for model in catalogue["models"]}
     assert {"text", "image", "any"} >= {task["modality"] for task in catalogue["tasks"]}
+    problems = {model["id"]: set(model["problems"]) for model in catalogue["models"]}
+    asked = {task["id"]: task["problem"] for task in catalogue["tasks"]}
+    assert problems["tiny-text"] == {"classification", "regression", asked["span_qa"]}
+    assert problems["tiny-seq2seq"] == {"classification", "span", asked["translation"]}, "words, but no numbers"
+    assert problems["tiny-decoder"] == {"classification", "regression", "span", asked["data_to_text"]}
+    assert problems["tiny-vision"] == {"classification", "regression"}
 
 
 def test_a_budget_is_known_before_a_start() -> None:

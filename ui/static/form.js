@@ -124,7 +124,8 @@ export class Form {
 
   fittingTasks() {
     const model = this.catalogue.models.find((entry) => entry.id === this.state.model);
-    return this.allTasks().filter((task) => !model || task.modality === "any" || task.modality === model.modality);
+    const can = (task) => !model.problems || !task.problem || model.problems.includes(task.problem);
+    return this.allTasks().filter((task) => !model || (can(task) && (task.modality === "any" || task.modality === model.modality)));
   }
 
   /** Whether the task looks like one of a list that has not come yet. */
