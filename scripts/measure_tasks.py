@@ -124,7 +124,8 @@ def main() -> None:
             table.append(line)
     document = {
         "command": f"python scripts/measure_tasks.py --steps {options.steps}",
-        "what": "score of the last step, from 0 to 1, mean over 3 seeds; bag of words: the best of four strengths",
+        "what": "score of the last step, from 0 to 1, mean over 3 seeds; bag of words: the best of four strengths. A "
+        "seed draws the head; where a model writes there is none, so its three scores are one",
         "environment": environment(torch.device("cpu")),
         "tasks": sorted(table, key=lambda line: line["task"]),
     }
