@@ -70,7 +70,7 @@ def _bleu_score(predictions: Sequence[str], references: References) -> tuple[flo
     # Only a warning about text that looks tokenized is off.
     metric = BLEU(force=True)
     found = metric.corpus_score(list(predictions), _streams(references))
-    return found.score / 100, str(metric.get_signature())
+    return min(found.score / 100, 1.0), str(metric.get_signature())
 
 
 def chrf(predictions: Sequence[str], references: References) -> float:

@@ -97,3 +97,10 @@ def test_bad_input_ends_in_one_sentence(name: str, predictions: list, references
     with pytest.raises(InputError) as caught:
         text_scores([name], predictions, references)
     assert str(caught.value).startswith(sentence)
+
+
+def test_perfect_answers_score_one_and_not_more() -> None:
+    rows = [
+        f"The {word} walks from Lutborg to Mummouth on Monday ." for word in ("guard", "farmer", "painter", "baker")
+    ]
+    assert text_scores(("bleu",), rows, [(row,) for row in rows])["bleu"] == 1.0
