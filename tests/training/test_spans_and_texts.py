@@ -227,3 +227,8 @@ def test_answers_may_be_limited():
     backbone = backbone_of("t5", "generation")
     run = run_of(backbone, WRITTEN, TARGETS, TARGETS, max_new_tokens=1)
     assert run.data[0].evaluation.max_new_tokens == 1
+    short = pairs("w20")
+    asked = run_of(backbone, WRITTEN, TARGETS, short, max_new_tokens=2)
+    assert asked.data[0].evaluation.longest == 2
+    assert asked.data[0].evaluation.max_new_tokens == 2, "not the longest training target, 4, though it is the default"
+    assert run_of(backbone, WRITTEN, TARGETS, short).data[0].evaluation.max_new_tokens == 4

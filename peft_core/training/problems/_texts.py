@@ -27,12 +27,15 @@ MAX_LENGTH = 512
 
 @dataclass(frozen=True)
 class TextRows(Encoded):
-    """Sources and targets. prompts: what the model reads when it answers. longest: tokens of the longest target."""
+    """Sources and targets. prompts: what the model reads when it answers. longest: tokens of the longest target.
+
+    max_new_tokens: most tokens of an answer; None: what `settle` takes over from the training rows.
+    """
 
     prompts: Encoded
     references: tuple[tuple[str, ...], ...]
     longest: int
-    max_new_tokens: int
+    max_new_tokens: int | None
 
 
 class Texts:
@@ -48,13 +51,13 @@ class Texts:
         pad = dict.fromkeys(tokens, tokenizer.pad_token_id or 0)
         longest = max(sum(label != IGNORED for label in row) for row in labels)
         asked = Encoded({"input_ids": prompts}, None, labels, pad)
-        return TextRows(tokens, None, labels, pad, asked, references, longest, training.max_new_tokens or longest)
+        return TextRows(tokens, None, labels, pad, asked, references, longest, training.max_new_tokens)
 
     def settle(self, train: Encoded, evaluation: Encoded) -> tuple[Encoded, Encoded]:
         """Answers may be as long as the longest training target, unless the settings say otherwise."""
         assert isinstance(train, TextRows)
         assert isinstance(evaluation, TextRows)
-        if evaluation.max_new_tokens != evaluation.longest:
+        if evaluation.max_new_tokens is not None:
             return train, evaluation
         return train, replace(evaluation, max_new_tokens=train.longest)
 
@@ -70,6 +73,7 @@ class Texts:
     ) -> tuple[Scores, float]:
         assert isinstance(rows, TextRows)
         device, tokenizer = attached.device, attached.backbone.processor
+        most = rows.max_new_tokens or rows.longest
         answers, total = [""] * len(rows), 0.0
         attached.train(False)
         with attached.active(), torch.autocast(device.type, torch.bfloat16, enabled=training.precision == "bf16"):
@@ -77,7 +81,7 @@ class Texts:
                 logits, labels = attached.logits(rows.batch(part, device)), rows.labels_of(part, device)
                 total += float(self.loss(logits, labels)) * rows.weight(part)
             for part in _by_length(rows.prompts):
-                written = attached.backbone.generate(rows.prompts.batch(part, device), rows.max_new_tokens)
+                written = attached.backbone.generate(rows.prompts.batch(part, device), most)
                 for row, text in zip(part, tokenizer.batch_decode(written, skip_special_tokens=True), strict=True):
                     answers[row] = text.strip()
         return text_scores(info.metrics, answers, rows.references), total / rows.weight(range(len(rows)))
