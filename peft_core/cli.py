@@ -87,6 +87,9 @@ def _add_budget(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--method", action="append", required=True, help="id or id:key=value,...; may be repeated")
     parser.add_argument("--flops-reference", help="the method whose FLOPs count as 1 (lora at the method's own rank)")
     parser.add_argument("--tasks", default="1", metavar="N", help="how many tasks are trained together (1)")
+    parser.add_argument(
+        "--fetch", action="store_true", help="ask the Hub for the config of a Hub id; without it no network is used"
+    )
 
 
 def _add_compare(commands: argparse._SubParsersAction) -> None:

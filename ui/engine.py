@@ -108,6 +108,11 @@ class LocalEngine:
             return resolve(spec)
 
     def check(self, spec: ComparisonSpec) -> None:
+        with self._reading:
+            from peft_core.tasks import get_tasks
+
+            for task, options in get_tasks(spec.task, spec.task_options):
+                task.check(options)
         with self._lock:
             from peft_core.training import check
 

@@ -21,11 +21,13 @@ from peft_core.backbones._hub_cache import (
     SHARD,
     WEIGHTS,
     cache_folder,
+    cached_config,
     cached_model,
     note_commit,
     offline,
     remove_leftovers,
     snapshot,
+    stays_local,
 )
 from peft_core.backbones._hub_calls import HURRIED_ATTEMPTS, TIMEOUT, HubUnavailable, attempted
 from peft_core.backbones._hub_ids import COMMIT, HubId
@@ -81,6 +83,8 @@ def look_up(hub: HubId, model_id: str, patient: bool = False, said: Callable[[st
     Raises:
         InputError: there is no such model, it cannot be had, or it holds what is not loaded; or neither Hub nor copy.
     """
+    if stays_local():
+        return _from_cache(hub, model_id)
     then, known = _known.get(hub, (0.0, None))
     age = time.monotonic() - then
     if isinstance(known, InputError) and not patient and age < REFUSED_SECONDS:
@@ -113,6 +117,14 @@ def _look_up(hub: HubId, model_id: str, patient: bool, said: Callable[[str], Non
             allowed = f"{error}, and there is no copy in the cache; try again later"
             raise InputError("model", model_id, allowed) from None
         return _from_copy(hub, model_id, copy, str(error))
+
+
+def _from_cache(hub: HubId, model_id: str) -> HubModel:
+    copy = cached_config(hub)
+    if copy is None:
+        allowed = f"the config of {hub.repository} is not in the cache, and no network is used; --fetch reads it"
+        raise InputError("model", model_id, allowed)
+    return _from_copy(hub, model_id, copy, None)
 
 
 def _from_copy(hub: HubId, model_id: str, folder: Path, reason: str | None) -> HubModel:

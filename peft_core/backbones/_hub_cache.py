@@ -6,8 +6,9 @@ import json
 import re
 import time
 import uuid
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 
 from peft_core.backbones._hub_ids import COMMIT, HubId
@@ -15,6 +16,24 @@ from peft_core.backbones._hub_ids import COMMIT, HubId
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 LEFTOVER_SECONDS = 3600.0
 SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
+
+
+_local_only: ContextVar[bool] = ContextVar("_local_only", default=False)
+
+
+@contextmanager
+def local_only() -> Iterator[None]:
+    """Within it no model is asked for over a network, and a config in the cache is enough to know one."""
+    before = _local_only.set(True)
+    try:
+        yield
+    finally:
+        _local_only.reset(before)
+
+
+def stays_local() -> bool:
+    """True within `local_only`."""
+    return _local_only.get()
 
 
 def offline() -> bool:
@@ -38,6 +57,20 @@ def cached_commit(hub: HubId) -> str | None:
 def snapshot(hub: HubId, commit: str) -> Path:
     """The folder for a commit's files, whether there are any or not."""
     return _repository(hub) / "snapshots" / commit
+
+
+def cached_config(hub: HubId) -> Path | None:
+    """The folder of a revision's copy that has its config, with or without weights; named after the commit.
+
+    Before weights were downloaded it is not noted which commit the main revision is: the newest copy is taken for it.
+    """
+    commit = cached_commit(hub)
+    if commit is not None:
+        found = [snapshot(hub, commit)]
+    else:
+        found = list((_repository(hub) / "snapshots").glob("*")) if hub == HubId(hub.repository) else []
+    found = [folder for folder in found if (folder / "config.json").is_file()]
+    return max(found, key=lambda folder: (folder / "config.json").lstat().st_mtime, default=None)
 
 
 def cached_model(hub: HubId) -> Path | None:

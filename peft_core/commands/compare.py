@@ -151,7 +151,10 @@ def _status(view: View) -> int:
 
 
 class _JsonLines:
-    """Every event as one JSON line on standard output."""
+    """Every event as one JSON line on standard output; what is said of a download goes to standard error."""
+
+    def __init__(self) -> None:
+        self._said: str | None = None
 
     def __enter__(self) -> _JsonLines:
         return self
@@ -160,6 +163,10 @@ class _JsonLines:
         return None
 
     def show(self, view: View) -> None:
+        message = view.comparison.message
+        if message and message != self._said:
+            messages.print(message, markup=False)
+        self._said = message
         runs = {run.run: run for run in view.runs}
         for event in view.events:
             run = runs[event["run"]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from contextlib import nullcontext
 from typing import Any
 
 from peft_core.commands._output import print_json, print_table
@@ -63,12 +64,13 @@ def tasks(options: argparse.Namespace) -> int:
 
 def budget(options: argparse.Namespace) -> int:
     """Prints what methods cost on a model."""
+    from peft_core.backbones import local_only
     from peft_core.budget import budget as compute
 
     reference = MethodSpec.parse(options.flops_reference) if options.flops_reference else None
-    entries = compute(
-        options.model, [MethodSpec.parse(text) for text in options.method], reference, _tasks(options.tasks)
-    )
+    asked, count = [MethodSpec.parse(text) for text in options.method], _tasks(options.tasks)
+    with nullcontext() if options.fetch else local_only():
+        entries = compute(options.model, asked, reference, count)
     if options.json:
         print_json(entries)
     else:

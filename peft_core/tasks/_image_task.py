@@ -14,7 +14,7 @@ from peft_core.tasks._contract import Rows, Split, TaskInfo
 from peft_core.tasks._images import ImageSource
 from peft_core.tasks._memory import remembered
 from peft_core.tasks._pixels import SMALLEST_SIDE, BadImage, common_side, pixels, size_of
-from peft_core.tasks._splits import held_out, shuffled
+from peft_core.tasks._splits import held_out, said_of_defaults, shuffled
 from peft_core.tasks._stream import check_count, check_options
 
 MAX_BYTES = 4 * 2**30
@@ -115,6 +115,7 @@ class ImageTask:
         most = MAX_BYTES // (found.side**2 * 3)
         train, held = (len(found.parts[part][1]) for part in ("train", "eval"))
         labels = found.source.labels
+        left_out = said_of_defaults((train, min(DEFAULT_TRAIN, most)), (held, min(DEFAULT_EVAL, most)))
         size = f"images are brought to {found.side} x {found.side} pixels"
         return TaskInfo(
             id=about.id,
@@ -131,7 +132,7 @@ class ImageTask:
             max_eval_rows=min(held, most),
             origin=about.origin,
             license=about.license,
-            protocol="; ".join(part for part in (about.protocol, found.said, size) if part),
+            protocol="; ".join(part for part in (about.protocol, found.said, size, left_out) if part),
             options=about.options,
         )
 

@@ -73,3 +73,13 @@ def permutation(count: int, seed: int = 42) -> np.ndarray:
     import torch
 
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed)).numpy()
+
+
+def said_of_defaults(train: tuple[int, int], held: tuple[int, int]) -> str:
+    """Which rows are left out where nobody asks for more, from the (rows there are, rows taken) of either side."""
+    cut = [
+        f"{taken:,} of {there:,} {purpose} rows"
+        for (there, taken), purpose in ((train, "training"), (held, "evaluation"))
+        if there > taken
+    ]
+    return f"unless more are asked for, {' and '.join(cut)}, drawn by data_seed" if cut else ""

@@ -14,7 +14,7 @@ from peft_core.tasks._columns import Columns, Head, answer_list, find_columns
 from peft_core.tasks._contract import Rows, Split, TaskInfo, TaskKind
 from peft_core.tasks._memory import remembered
 from peft_core.tasks._scan import Scan, class_numbers, head_of, problems, scan
-from peft_core.tasks._splits import EVAL_SHARE, held_out, shuffled
+from peft_core.tasks._splits import EVAL_SHARE, held_out, said_of_defaults, shuffled
 from peft_core.tasks._stream import check_count, check_options
 from peft_core.tasks._tables import Source
 
@@ -199,6 +199,7 @@ class TableTask:
         about, kind = self._about, plan.columns.kind
         train, held = (_count(plan, split) for split in ("train", "eval"))
         outputs = {"span_qa": 2, "generation": 0}.get(kind, len(plan.labels or ()) or 1)
+        left_out = said_of_defaults((train, DEFAULT_TRAIN), (held, DEFAULT_EVAL))
         metrics = about.metrics or METRICS[kind] + (("f1",) if plan.labels and outputs == 2 else ())
         return TaskInfo(
             id=about.id,
@@ -216,7 +217,7 @@ class TableTask:
             validation_rows=_count(plan, "validation"),
             origin=about.origin,
             license=about.license,
-            protocol="; ".join(part for part in (about.protocol, plan.said) if part),
+            protocol="; ".join(part for part in (about.protocol, plan.said, left_out) if part),
             options=about.options,
         )
 

@@ -107,6 +107,14 @@ def test_fewer_rows_are_a_prefix_and_the_data_seed_moves_no_row_across(tmp_path)
         task.rows("train", 81, 0, {})
 
 
+def test_rows_that_are_left_out_unless_asked_for_are_said(tmp_path, monkeypatch):
+    assert "unless more" not in get_task(str(table(tmp_path))).info.protocol
+    monkeypatch.setattr("peft_core.tasks._table_task.DEFAULT_TRAIN", 20)
+    info = get_task(str(table(tmp_path, name="other.csv"))).info
+    assert info.train_rows == 20
+    assert f"unless more are asked for, 20 of {info.max_train_rows} training rows, drawn" in info.protocol
+
+
 def test_the_order_of_rows_stays_the_same_in_every_process_and_release(tmp_path):
     rows = get_task(str(table(tmp_path, 100))).rows("train", 5, 0, {})
     assert [int(text.split()[-1]) for text in rows.columns["text"]] == GOLDEN

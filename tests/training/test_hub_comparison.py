@@ -56,6 +56,7 @@ def test_compare_trains_on_a_model_of_the_hub(tmp_path: Path) -> None:
         weights = [line for line in hub.requests if line.startswith("GET /lfs/") and "safetensors" in line]
         assert len(weights) == 2, "broken off once, then resumed; one copy for server and worker"
         assert not any("pytorch_model" in line for line in hub.requests)
+        assert "downloading some/tiny" in done.stderr
     results = json.loads((out / "results.json").read_text())
     assert results["environment"]["model"] == {"origin": "hub", "id": "some/tiny", "commit": commit}
     assert [run["state"] for run in results["runs"]] == ["finished", "finished"]
@@ -63,6 +64,34 @@ def test_compare_trains_on_a_model_of_the_hub(tmp_path: Path) -> None:
     assert json.loads(adapter.read_text())["model"] == f"some/tiny@{commit}"
     budget = json.loads(done.stdout[done.stdout.rindex("\n[") :] if "\n[" in done.stdout else done.stdout)
     assert budget[0]["model"] == "some/tiny" and budget[0]["trainable"] == results["runs"][0]["trainable"]
+
+
+BUDGET = """
+import sys
+from peft_core.cli import main
+
+raise SystemExit(main(["budget", "--model", "some/tiny", "--method", "lora:rank=2", "--json", *sys.argv[1:]]))
+"""
+
+
+def test_budget_uses_no_network_unless_told(tmp_path: Path) -> None:
+    roberta(tmp_path / "models/some/tiny")
+    with HubServer(tmp_path) as hub:
+        environment = hub.environment(tmp_path / "cache") | {"RANKLAB_HOME": str(tmp_path / "home")}
+
+        def budget(*options: str) -> subprocess.CompletedProcess[str]:
+            command = [sys.executable, "-c", BUDGET, *options]
+            return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+
+        unknown = budget()
+        assert unknown.returncode == 2 and hub.requests == []
+        assert "not in the cache" in unknown.stderr and "--fetch" in unknown.stderr
+        fetched = budget("--fetch")
+        assert fetched.returncode == 0 and not any("safetensors" in line for line in hub.requests)
+        before = len(hub.requests)
+        again = budget()
+        assert again.returncode == 0 and len(hub.requests) == before
+        assert again.stdout == fetched.stdout
 
 
 def test_a_comparison_keeps_the_commit_it_began_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
