@@ -55,6 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_data(commands)
     _add_budget(commands)
     _add_compare(commands)
+    _add_sweep(commands)
     _add_store(commands)
     _add_bench(commands)
     serve = _command(commands, "serve", "open the page, the same as python app.py", "serve", "serve")
@@ -120,6 +121,21 @@ def _add_field(parser: argparse.ArgumentParser, name: str, field: FieldInfo) -> 
     parser.add_argument(
         f"--{name.replace('_', '-')}", help="; ".join(part for part in described if part).replace("%", "%%"), **switch
     )
+
+
+def _add_sweep(commands: argparse._SubParsersAction) -> None:
+    parser = _command(
+        commands, "sweep", "try settings of methods, as many for each, on validation rows", "sweep", "sweep"
+    )
+    parser.add_argument("spec", metavar="SPEC.yaml", help="the grid: tasks, methods, learning rates, seeds")
+    parser.add_argument("--out", metavar="FILE.json", help="trials and choices; what it holds is kept (SPEC.json)")
+    parser.add_argument(
+        "--executor", choices=("process", "thread"), default="process", help="how workers run (process)"
+    )
+    parser.add_argument(
+        "--jobs", metavar="N", help="workers at once (small models: one a core, each with one thread; 1)"
+    )
+    parser.add_argument("--retry-failed", action="store_true", help="train trials again that failed before")
 
 
 def _add_store(commands: argparse._SubParsersAction) -> None:

@@ -42,9 +42,11 @@ from peft_core.records.specs import (
     parse_task_option,
     run_specs,
 )
+from peft_core.records.sweep import Absence, SweepMethod, SweepSpec, SweepTask, Trial
 
 __all__ = [
     "MAX_SEED",
+    "Absence",
     "AdapterDefaults",
     "AdapterPlace",
     "Backbone",
@@ -73,7 +75,11 @@ __all__ = [
     "SiteSelection",
     "StateRecord",
     "StepRecord",
+    "SweepMethod",
+    "SweepSpec",
+    "SweepTask",
     "TrainingConfig",
+    "Trial",
     "View",
     "checked",
     "describe_fields",

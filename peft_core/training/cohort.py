@@ -19,6 +19,7 @@ from peft_core.methods import Attached, get_method, resolve
 from peft_core.metrics.flops import adapter_flops_executed, adapter_flops_nominal
 from peft_core.metrics.parameters import trainable_parameters
 from peft_core.records import (
+    Backbone,
     ComparisonSpec,
     Emit,
     Event,
@@ -53,6 +54,7 @@ TIMED_FROM = 5
 
 Notice = Callable[[dict[str, Any]], None]
 Stop = Callable[[str], bool]
+Load = Callable[[ComparisonSpec, Backbone], tuple[TaskData, ...]]
 
 
 @dataclass
@@ -70,6 +72,7 @@ def train_comparison(
     notice: Notice,
     stop: Stop,
     resume: bool = False,
+    load: Load = load_data,
 ) -> None:
     """Trains runs of one comparison in turns and reports everything through `emit` and `notice`.
 
@@ -79,6 +82,7 @@ def train_comparison(
         notice: facts on the comparison as they become known (keys of ComparisonRow; `active`: the run at work).
         stop: asked between steps whether a run is to end; it ends cancelled, with a checkpoint.
         resume: continue every run from its last whole checkpoint.
+        load: reads and encodes the rows; what it gives as evaluation rows is scored.
 
     Raises:
         InputError, RunFailure: the model or the data cannot be used, so that no run can start.
@@ -99,7 +103,7 @@ def train_comparison(
         device=str(device),
         labels=infos[0].labels,
     )
-    data = load_data(spec, backbone)
+    data = load(spec, backbone)
     notice({"environment": described | {"data": provenance(spec)}})
     base = mean_score([task.problem.baseline(task.info, task.train, task.evaluation) for task in data])
     notice({"baseline_score": base})

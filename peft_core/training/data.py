@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -70,14 +70,21 @@ def provenance(spec: ComparisonSpec) -> dict[str, Any]:
 
 
 def _load_task(task: Task, options: Mapping[str, Any], spec: ComparisonSpec, backbone: Backbone) -> TaskData:
-    info, problem = task.info, problem_of(task.info)
-    counts = row_counts(spec, info)
+    counts = row_counts(spec, task.info)
     rows = [
         task.rows("train", counts[0], spec.data_seed, options),
         task.rows("eval", counts[1], spec.data_seed, options),
     ]
     if spec.training.selection == "best":
         rows += _apart(task, counts[1], spec.data_seed, options)
+    return encode_task(task, options, rows, spec, backbone)
+
+
+def encode_task(
+    task: Task, options: Mapping[str, Any], rows: Sequence[Rows], spec: ComparisonSpec, backbone: Backbone
+) -> TaskData:
+    """Rows to train on, to evaluate on and perhaps to validate on, as a backbone takes them."""
+    info, problem = task.info, problem_of(task.info)
     parts = [problem.encode(part, info, backbone, spec.training) for part in rows]
     if task.teacher is not None:
         with torch.inference_mode(), task.teacher(backbone, spec.data_seed, options) as targets:

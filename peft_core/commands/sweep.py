@@ -1,0 +1,169 @@
+"""``sweep``: a grid of trials, scored on validation rows; every finished one is kept in the file."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from filelock import FileLock, Timeout
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from peft_core.commands._output import messages, print_json, print_table
+from peft_core.records import InputError, SweepSpec, Trial, checked, parse_scalar
+from peft_core.report.choice import choices
+
+if TYPE_CHECKING:
+    from peft_core.runs.executors import Executor
+
+WHAT = (
+    "scores of the first metric on validation rows, which are no training rows and no evaluation rows; choices: the"
+    " best mean over the seeds; overall: the best mean over the tasks of (score - baseline) / (1 - baseline)"
+)
+
+
+def sweep(options: argparse.Namespace) -> int:
+    """Trains what the file lacks and chooses. 0: done; 1: a worker ended early, or a method has no choice."""
+    spec, jobs = read_sweep(Path(options.spec)), _jobs(options.jobs)
+    out = Path(options.out) if options.out else Path(options.spec).with_suffix(".json")
+    if out.is_dir():
+        raise InputError("out", str(out), "it must be a file, not a folder")
+    lock = FileLock(f"{out}.lock")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError("out", str(out), "another sweep is writing it") from None
+    except OSError as error:
+        raise InputError("out", str(out), f"it must be a file that can be written ({error.strerror})") from None
+    try:
+        return _swept(options, spec, out, jobs)
+    finally:
+        lock.release()
+        Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def _swept(options: argparse.Namespace, spec: SweepSpec, out: Path, jobs: int | None) -> int:
+    from peft_core.runs.sweep import Ledger, grid, work
+
+    cells, absences = grid(spec)
+
+    def document(trials: Sequence[Trial]) -> dict[str, Any]:
+        return {
+            "command": f"python -m peft_core sweep {Path(options.spec).name}",
+            "what": WHAT,
+            "spec": spec.model_dump(mode="json"),
+            "complete": len(trials) == len(cells),
+            "absent": [absence.model_dump() for absence in absences],
+            **choices(spec, trials, absences),
+        }
+
+    ledger = Ledger(out, cells, document)
+    if options.retry_failed:
+        ledger.forget_failed()
+    with tempfile.TemporaryDirectory(prefix="sweep-") as folder, _Bar(len(cells), len(ledger.trials)) as bar:
+        place = Path(folder)
+        executor = _executor(options.executor, place)
+        reasons = work(cells, ledger, executor, jobs or _workers(spec), place, bar.told)
+    ledger.write()
+    for reason in reasons:
+        messages.print(f"{reason}; the same command goes on from here.", style="red", markup=False)
+    whole = ledger.document()
+    _show(whole, as_json=options.json)
+    return 1 if reasons or any(row["learning_rate"] is None for row in whole["choices"]) else 0
+
+
+def read_sweep(path: Path) -> SweepSpec:
+    """The sweep that a file describes.
+
+    Raises:
+        InputError: a file that cannot be read, or a value that does not fit, named by its field.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError("spec", str(path), f"it cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise InputError("spec", str(path), "it must be a YAML file with the fields of a sweep") from None
+    if not isinstance(values, dict):
+        raise InputError("spec", str(path), "it must hold fields such as tasks, methods and learning_rates")
+    return checked(SweepSpec, values)
+
+
+def _jobs(text: str | None) -> int | None:
+    if text is None:
+        return None
+    jobs = parse_scalar(text)
+    if not isinstance(jobs, int) or isinstance(jobs, bool) or not 1 <= jobs <= 256:
+        raise InputError("jobs", text, "it must be a whole number of workers from 1 to 256")
+    return jobs
+
+
+def _workers(spec: SweepSpec) -> int:
+    """As many as cores where every model is small enough for one thread and no accelerator is shared, else one."""
+    from peft_core.backbones import model_info
+    from peft_core.runs.machine import usable_cores
+    from peft_core.training.cohort import threads_for
+    from peft_core.training.environment import pick_device
+
+    if pick_device(spec.training.device).type != "cpu":
+        return 1
+    models = {spec.model_of(task) for task in spec.tasks}
+    return usable_cores() if all(threads_for(model_info(model).parameters) == 1 for model in models) else 1
+
+
+def _executor(name: str, folder: Path) -> Executor:
+    from peft_core.runs.sweep import TRAINER
+
+    if name == "thread":
+        from peft_core.runs.executors import ThreadExecutor
+
+        return ThreadExecutor(TRAINER)
+    from peft_core.runs.process import ProcessExecutor
+
+    return ProcessExecutor(folder, TRAINER)
+
+
+class _Bar:
+    """How far the sweep is, on standard error."""
+
+    def __init__(self, total: int, done: int) -> None:
+        columns = (
+            TextColumn("trials"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+        )
+        self._progress = Progress(*columns, console=messages)
+        self._bar = self._progress.add_task("", total=total, completed=done)
+
+    def __enter__(self) -> _Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def told(self, trial: Trial) -> None:
+        score = "failed" if trial.score is None else f"{trial.score:.3f}"
+        said = escape(f"{trial.task}: {trial.setting}: {score}")
+        self._progress.update(self._bar, advance=1, description=said)
+
+
+def _show(document: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json(document)
+        return
+    columns = ("method", "options", "learning_rate", "score", "std", "trials", "failed", "edge")
+    print_table(("task", "model", *columns), map(_readable, document["choices"]))
+    over_all = ("method", "options", "learning_rate", "normalised_score", "trials", "failed", "edge", "said")
+    print_table(over_all, map(_readable, document["overall"]))
+
+
+def _readable(row: dict[str, Any]) -> dict[str, Any]:
+    return row | {"options": ", ".join(f"{name}={value}" for name, value in row["options"].items())}

@@ -1,0 +1,303 @@
+"""A sweep at work: its cells are dealt to workers, and every finished one is in the file before the next is counted.
+
+A cell's key is a digest of everything that decides its outcome: model, task and its options, rows, training settings,
+the method with every option filled in, both seeds. A changed setting is another cell; trials of cells that the sweep
+does not have (any more) are kept aside in its file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from peft_core.methods import get_method, resolve
+from peft_core.records import (
+    Absence,
+    ComparisonSpec,
+    InputError,
+    MethodSpec,
+    RunState,
+    SweepSpec,
+    SweepTask,
+    Trial,
+    run_specs,
+)
+from peft_core.runs.executors import Executor, Worker
+from peft_core.runs.job import Job, Report, strict
+from peft_core.training.held_back import check_held_back
+
+log = logging.getLogger(__name__)
+TRAINER = "peft_core.training.held_back:train_on_held_back"
+CELLS_OF_A_JOB = 30
+"""Cells that a worker trains at most, or those of one contender: starting it costs little, and all end together."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One trial to be: a setting of a contender on a task under a seed. spec: the comparison it is a run of."""
+
+    key: str
+    method: str
+    setting: MethodSpec
+    seed: int
+    spec: ComparisonSpec
+
+    @property
+    def group(self) -> tuple[str, str, int]:
+        return self.spec.model, self.spec.task, self.seed
+
+
+def grid(spec: SweepSpec) -> tuple[list[Cell], list[Absence]]:
+    """The cells, task by task, seed by seed, method by method; and the methods without a place in a task's model.
+
+    Raises:
+        InputError: a setting that cannot run, or a method that has a place in no task's model.
+    """
+    cells: list[Cell] = []
+    absences: list[Absence] = []
+    for task in spec.tasks:
+        placed = list(_placed(spec, task, absences))
+        for seed in spec.seeds:
+            for method, settings, checked in placed:
+                cells += [_cell(method, setting, seed, checked) for setting in settings]
+    for entry in spec.methods:
+        reasons = [absence.reason for absence in absences if absence.method == str(entry.method)]
+        if len(reasons) == len(spec.tasks):
+            raise InputError("methods", str(entry.method), f"it has a place in no task's model ({reasons[0]})")
+    return cells, absences
+
+
+def _placed(
+    spec: SweepSpec, task: SweepTask, absences: list[Absence]
+) -> Iterator[tuple[str, tuple[MethodSpec, ...], ComparisonSpec]]:
+    """The contenders that have a place on a task, with their settings and a checked specification."""
+    for entry in spec.methods:
+        get_method(entry.method.id)
+        settings = spec.settings(entry)
+        try:
+            lowest = tuple(setting for setting in settings if setting.options["learning_rate"] == spec.rates(entry)[0])
+            yield str(entry.method), settings, check_held_back(_comparison(spec, task, lowest))
+        except InputError as error:
+            if error.field != "method":
+                raise
+            model = spec.model_of(task)
+            absences.append(Absence(model=model, task=task.task, method=str(entry.method), reason=error.allowed))
+
+
+def _comparison(spec: SweepSpec, task: SweepTask, settings: tuple[MethodSpec, ...]) -> ComparisonSpec:
+    """Settings on a task; `eval_rows` counts the validation rows. Scored at the end alone, unless the best is kept."""
+    training = spec.training
+    if training.selection == "last":
+        training = training.model_copy(update={"eval_every": 1_000_000})
+    return ComparisonSpec(
+        model=spec.model_of(task),
+        task=task.task,
+        task_options=task.task_options,
+        methods=settings,
+        seeds=spec.seeds,
+        data_seed=spec.data_seed,
+        train_rows=task.train_rows if task.train_rows is not None else spec.train_rows,
+        eval_rows=task.validation_rows if task.validation_rows is not None else spec.validation_rows,
+        training=training,
+    )
+
+
+def _cell(method: str, setting: MethodSpec, seed: int, spec: ComparisonSpec) -> Cell:
+    alone = spec.model_copy(update={"methods": (setting,), "seeds": (seed,)})
+    decides = alone.model_dump(mode="json", exclude={"methods", "plan"})
+    decides |= {"method": method, "setting": str(setting), "config": resolve(setting).model_dump(mode="json")}
+    text = json.dumps(decides, sort_keys=True, allow_nan=False)
+    return Cell(hashlib.sha256(text.encode()).hexdigest()[:24], method, setting, seed, alone)
+
+
+class Ledger:
+    """The trials of a sweep in its file, which is whole at any moment.
+
+    Args:
+        document: what the file holds beside the trials, computed anew from those of the grid with every write.
+
+    Raises:
+        InputError: the file holds something else.
+    """
+
+    def __init__(
+        self, file: Path, cells: Sequence[Cell], document: Callable[[Sequence[Trial]], dict[str, Any]]
+    ) -> None:
+        self._file, self._document = file, document
+        self._order = {cell.key: place for place, cell in enumerate(cells)}
+        self.environments: list[dict[str, Any]] = []
+        self._trials: dict[str, Trial] = {}
+        if file.exists():
+            self._read()
+
+    def _read(self) -> None:
+        try:
+            found = json.loads(self._file.read_text(encoding="utf-8"))
+            trials = [Trial.model_validate(trial) for trial in (*found["trials"], *found["set_aside"])]
+            self.environments = list(found["environments"])
+        except (OSError, ValueError, KeyError, TypeError):
+            raise InputError("out", str(self._file), "it must be a new file, or one that a sweep has written") from None
+        self._trials = {trial.key: trial for trial in trials}
+
+    @property
+    def trials(self) -> list[Trial]:
+        """Those of the grid, in its order."""
+        found = [trial for key, trial in self._trials.items() if key in self._order]
+        return sorted(found, key=lambda trial: self._order[trial.key])
+
+    def forget_failed(self) -> None:
+        """Lets what failed be tried again."""
+        self._trials = {key: trial for key, trial in self._trials.items() if trial.error is None}
+
+    def add(self, trial: Trial) -> None:
+        self._trials[trial.key] = trial
+        self.write()
+
+    def environment(self, described: dict[str, Any]) -> int:
+        """The index of an environment, which is added where it is new."""
+        if described not in self.environments:
+            self.environments.append(described)
+        return self.environments.index(described)
+
+    def document(self) -> dict[str, Any]:
+        """All that the file holds, as strict JSON has it."""
+        aside = [trial for key, trial in self._trials.items() if key not in self._order]
+        trials = self.trials
+        return {
+            **strict(self._document(trials)),
+            "environments": self.environments,
+            "trials": [trial.model_dump(mode="json") for trial in trials],
+            "set_aside": [trial.model_dump(mode="json") for trial in aside],
+        }
+
+    def write(self) -> None:
+        """Replaces the file as a whole."""
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        beside = self._file.with_name(f"{self._file.name}.new")
+        with beside.open("w", encoding="utf-8") as opened:
+            json.dump(self.document(), opened, indent=1, allow_nan=False)
+            opened.write("\n")
+            opened.flush()
+            os.fsync(opened.fileno())
+        beside.replace(self._file)
+
+
+@dataclass
+class _Post:
+    """A worker with its cells by run id, and what it has said of itself."""
+
+    worker: Worker
+    cells: Mapping[str, Cell]
+    left: set[str]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def work(
+    cells: Sequence[Cell],
+    ledger: Ledger,
+    executor: Executor,
+    jobs: int,
+    folder: Path,
+    told: Callable[[Trial], None],
+) -> list[str]:
+    """Trains what the ledger lacks, with up to `jobs` workers at once.
+
+    Args:
+        folder: for what workers write while they train; nothing in it is needed afterwards.
+        told: called with every finished trial, once it is in the file.
+
+    Returns:
+        why workers ended before their time; their unfinished cells are left for the next call.
+    """
+    done = {trial.key for trial in ledger.trials}
+    waiting = deque(_dealt(cell for cell in cells if cell.key not in done))
+    posts: list[_Post] = []
+    reasons: list[str] = []
+    try:
+        while waiting or posts:
+            while waiting and len(posts) < jobs:
+                posts.append(_begin(waiting.popleft(), executor, folder))
+                if waiting:
+                    executor.warm()
+            for post in list(posts):
+                if (reason := _listen(post, ledger, told)) is not None:
+                    posts.remove(post)
+                    reasons += [reason] if reason else []
+    finally:
+        for post in posts:
+            post.worker.kill()
+        executor.close()
+    return list(dict.fromkeys(reasons))
+
+
+def _dealt(cells: Iterable[Cell]) -> list[list[Cell]]:
+    """Jobs of one task and one seed each; the settings of a contender stay together."""
+    dealt: list[list[Cell]] = []
+    for _, group in groupby(cells, key=lambda cell: cell.group):
+        job: list[Cell] = []
+        for _, together in groupby(group, key=lambda cell: cell.method):
+            new = list(together)
+            if job and len(job) + len(new) > CELLS_OF_A_JOB:
+                dealt.append(job)
+                job = []
+            job += new
+        dealt.append(job)
+    return dealt
+
+
+def _begin(cells: Sequence[Cell], executor: Executor, folder: Path) -> _Post:
+    own = Path(tempfile.mkdtemp(dir=folder))
+    spec = cells[0].spec.model_copy(update={"methods": tuple(cell.setting for cell in cells)})
+    runs = run_specs("sweep", spec)
+    by_run = {run.run: cell for run, cell in zip(runs, cells, strict=True)}
+    job = Job(comparison="sweep", spec=spec, runs=tuple(by_run), folder=own, resume=False)
+    return _Post(executor.start(job), by_run, set(by_run))
+
+
+def _listen(post: _Post, ledger: Ledger, told: Callable[[Trial], None]) -> str | None:
+    """Takes a worker's reports. None while it works, else why it ended too early; empty where it did not."""
+    ending = post.worker.ended()
+    for report in post.worker.inbox.take(0.0 if ending else 0.1):
+        post.facts |= report.get("notice", {})
+        if "event" in report and (trial := _trial(report["event"], post, ledger)):
+            post.left.discard(report["event"]["run"])
+            ledger.add(trial)
+            told(trial)
+    if ending is None:
+        return None
+    return (ending.reason or f"a worker ended ({ending.how}) before its trials did") if post.left else ""
+
+
+def _trial(event: Report, post: _Post, ledger: Ledger) -> Trial | None:
+    """The trial that a change of state completes."""
+    cell, metric = post.cells[event["run"]], post.facts.get("metric", "")
+    state, result = RunState(event["state"]), event.get("result")
+    if state not in (RunState.FINISHED, RunState.FAILED):
+        return None
+    rate = cell.setting.options["learning_rate"]
+    assert isinstance(rate, float)
+    return Trial(
+        key=cell.key,
+        model=cell.spec.model,
+        task=cell.spec.task,
+        method=cell.method,
+        setting=cell.setting,
+        learning_rate=rate,
+        seed=cell.seed,
+        metric=metric,
+        score=result["score"].get(metric) if result else None,
+        baseline_score=post.facts.get("baseline_score"),
+        steps=event["step"],
+        seconds=result["seconds"] if result else None,
+        error=event.get("error"),
+        environment=ledger.environment(post.facts["environment"]),
+    )
