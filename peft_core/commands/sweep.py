@@ -69,7 +69,6 @@ def _swept(options: argparse.Namespace, spec: SweepSpec, out: Path, jobs: int | 
         place = Path(folder)
         executor = _executor(options.executor, place)
         reasons = work(cells, ledger, executor, jobs or _workers(spec), place, bar.told)
-    ledger.write()
     for reason in reasons:
         messages.print(f"{reason}; the same command goes on from here.", style="red", markup=False)
     whole = ledger.document()

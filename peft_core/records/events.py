@@ -120,6 +120,9 @@ class RunResult(BaseModel):
     peak_memory_bytes: int | None
     learning_rate: float
     steps: int
+    trials: int | None = Field(
+        None, description="settings tried to find the learning rate it ran with; 1: none but this one; empty: not known"
+    )
 
 
 class StateRecord(Record):

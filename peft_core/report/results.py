@@ -16,6 +16,7 @@ RESULT_KEYS = (
     "selected_step",
     "steps",
     "learning_rate",
+    "trials",
     "trainable",
     "trainable_percent",
     "head_parameters",

@@ -236,6 +236,7 @@ def work(
         for post in posts:
             post.worker.kill()
         executor.close()
+    ledger.write()
     return list(dict.fromkeys(reasons))
 
 

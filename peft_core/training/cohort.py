@@ -40,6 +40,7 @@ from peft_core.training.native import save_adapter
 from peft_core.training.reference import lora_reference_flops
 from peft_core.training.schedule import Schedule
 from peft_core.training.source import fetch_weights
+from peft_core.training.tried import trials_of
 
 if TYPE_CHECKING:
     from peft_core.backbones._backbone import TransformerBackbone
@@ -257,6 +258,7 @@ def _result(run: Run, base: float | None) -> RunResult:
         peak_memory_bytes=peak_memory_bytes(run.attached.device),
         learning_rate=run.peak_rate,
         steps=run.total_steps,
+        trials=trials_of(run.spec, run.peak_rate),
     )
 
 

@@ -43,6 +43,7 @@ def test_ranks_and_stored_bytes_of_the_default_comparison(tmp_path):
     assert all(end.state is RunState.FINISHED for end in results.values())
     for label, rank in ((lora, 4), (boosted, 8), (wide, 32)):
         end = results[label].result
+        assert end.trials is not None and end.trials >= 1
         assert end.rank["numerical_mean"] == end.rank["numerical_max"] == end.rank["bound"] == rank
         last = [event for event in events if event.event == "rank" and event.run == results[label].run][-1]
         assert {layer.numerical for layer in last.layers} == {rank} and len(last.layers) == 8

@@ -1,0 +1,49 @@
+"""A trainer without a model for tests of sweeps: a run's score is a formula of its options."""
+
+from __future__ import annotations
+
+import os
+
+from peft_core.records import RunResult, RunState, StateRecord
+
+PEAKS = {"lora": 0.003, "bitfit": 0.01}
+TRAINED: list[str] = []
+"""Settings that were trained in this process, in order."""
+
+
+def train(spec, runs, *, folder, emit, notice, stop, resume):
+    if "SWEEP_CRASH" in os.environ:
+        raise OSError("the weights cannot be read")
+    notice({"environment": {"task": spec.task}, "metric": "accuracy", "baseline_score": 0.5})
+    for run in runs:
+        TRAINED.append(f"{spec.task} {run.method} seed {run.seed}")
+        rate = run.method.options["learning_rate"]
+        if rate >= 1:
+            emit(StateRecord(run=run.run, step=3, state=RunState.FAILED, error="the loss became nan at step 3"))
+            continue
+        score = 0.9 - abs(rate - PEAKS[run.method.id]) - 0.01 * run.seed
+        emit(StateRecord(run=run.run, step=9, state=RunState.FINISHED, result=result(score, rate)))
+
+
+def result(score: float, rate: float) -> RunResult:
+    return RunResult(
+        score={"accuracy": score},
+        baseline_score=0.5,
+        split="",
+        selection="last",
+        selected_step=9,
+        trainable=1,
+        trainable_percent=1.0,
+        head_parameters=1,
+        stored_bytes=1,
+        head_bytes=1,
+        rank=None,
+        adapter_flops_executed=1,
+        adapter_flops_nominal=1,
+        flops_vs_lora=1.0,
+        seconds=0.1,
+        step_ms_median=1.0,
+        peak_memory_bytes=1,
+        learning_rate=rate,
+        steps=9,
+    )
