@@ -18,6 +18,7 @@ from peft_core.runs.process import ProcessExecutor
 from peft_core.runs.sweep import Ledger, grid, work
 from peft_core.tasks import get_task
 from tests.runs import sweep_trainer
+from tests.runs.support import until
 
 TRAINER = "tests.runs.sweep_trainer:train"
 VALUES = {
@@ -278,11 +279,4 @@ def test_no_process_is_left_when_a_sweep_is_stopped(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         swept(tmp_path, told=told, executor=executor, jobs=2)
-    left = executor.processes()
-    assert not left or not _alive(left)
-
-
-def _alive(processes) -> list[int]:
-    import psutil
-
-    return [process for process in processes if psutil.pid_exists(process) and psutil.Process(process).wait(5) is None]
+    until(lambda: not executor.processes())
