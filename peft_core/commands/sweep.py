@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from peft_core.commands._output import messages, print_json, print_table
-from peft_core.records import InputError, SweepSpec, Trial, checked, parse_scalar
+from peft_core.records import ComparisonSpec, InputError, SweepSpec, Trial, checked, parse_scalar
 from peft_core.report.choice import choices
 
 if TYPE_CHECKING:
@@ -51,12 +51,14 @@ def _swept(options: argparse.Namespace, spec: SweepSpec, out: Path, jobs: int | 
     from peft_core.runs.sweep import Ledger, grid, work
 
     cells, absences = grid(spec)
+    rows = {(cell.spec.model, cell.spec.task): _rows(cell.spec) for cell in cells}
 
     def document(trials: Sequence[Trial]) -> dict[str, Any]:
         return {
             "command": f"python -m peft_core sweep {Path(options.spec).name}",
             "what": WHAT,
             "spec": spec.model_dump(mode="json"),
+            "rows": list(rows.values()),
             "complete": len(trials) == len(cells),
             "absent": [absence.model_dump() for absence in absences],
             **choices(spec, trials, absences),
@@ -74,6 +76,17 @@ def _swept(options: argparse.Namespace, spec: SweepSpec, out: Path, jobs: int | 
     whole = ledger.document()
     _show(whole, as_json=options.json)
     return 1 if reasons or any(row["learning_rate"] is None for row in whole["choices"]) else 0
+
+
+def _rows(spec: ComparisonSpec) -> dict[str, Any]:
+    """What a task's trials train on; validation rows with the content of a training row are left out of these."""
+    return {
+        "model": spec.model,
+        "task": spec.task,
+        "data_seed": spec.data_seed,
+        "train_rows": spec.train_rows,
+        "validation_rows": spec.eval_rows,
+    }
 
 
 def read_sweep(path: Path) -> SweepSpec:

@@ -232,6 +232,8 @@ def test_the_command_trains_in_processes_and_shows_its_choices(tmp_path, capsys)
     found = json.loads(said.out)
     assert found == json.loads(out.read_text()) and found["complete"] and len(found["trials"]) == 4
     assert all(math.isfinite(trial["score"]) for trial in found["trials"] if trial["error"] is None)
+    rows = {"model": "tiny-text", "task": "acceptability", "data_seed": 0, "train_rows": 64, "validation_rows": 40}
+    assert found["rows"] == [rows]
     assert found["environments"][0]["threads"] == 1 and found["trials"][0]["steps"] == 2
     assert sorted(file.name for file in out.parent.iterdir()) == ["found.json"]
     assert main(["sweep", str(path), "--out", str(out), "--executor", "thread"]) == 0
