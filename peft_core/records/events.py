@@ -84,16 +84,25 @@ class LayerRank(BaseModel):
     stable: float
     norm: float
     bound: int
+    orthogonality: float | None = Field(None, description="||dW dW^T - I||_F^2 of a weight update (RM-LoRA, Table 5)")
+    tolerance: float | None = Field(None, description="share of the largest singular value that counts as zero")
+    spectrum: tuple[float, ...] | None = Field(
+        None, description="all singular values, falling, to 6 digits; at the last and at each best evaluation"
+    )
+
+
+RankOf = Literal["delta", "linear_map", "bias"]
 
 
 class RankRecord(Record):
     """Rank of every adapted layer.
 
-    what: `delta` (weight update) or `linear_map` (an adapter's U V, a prefix's P_V P_K).
+    what: `delta` (weight update), `linear_map` (an adapter's U V, a prefix's P_V P_K), or `bias` (the update of a
+    map's bias as an (out, 1) matrix: 0 or 1).
     """
 
     event: Literal["rank"] = "rank"
-    what: Literal["delta", "linear_map"] = "delta"
+    what: RankOf = "delta"
     layers: tuple[LayerRank, ...]
 
 
