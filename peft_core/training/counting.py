@@ -92,7 +92,8 @@ class StepCounter:
             self._of_task.clear()
         if task in self._of_task:
             return
-        key = (self.same, state, task)
+        head = tuple(parameter.shape for parameter in self.attached.heads[task].values())
+        key = (self.same, state, task, head, _shape_length(self.tasks[task]))
         known = _KNOWN.setdefault(self.attached.backbone.model, {})
         if key not in known:
             with self._rehearsed(task, step):
@@ -123,6 +124,7 @@ class StepCounter:
         """As a step begins; what the step will find is as it was."""
         attached, before = self.attached, self.attached.task
         attached.task = task
+        attached.train(True)
         for hook in attached.before_step:
             hook(step)
         attached.begin_rows(step, 0)
@@ -159,17 +161,22 @@ class StepCounter:
     def _counted(self, rows: Encoded, shape: Shape, within: AbstractContextManager[None]) -> tuple[int, int]:
         """FLOPs of the forward and of the backward pass over a batch of this shape."""
         batch = probe_batch(rows, shape, self.attached.device)
-        with _kept_gradients(self.attached), eager_attention(self.attached.backbone.model), torch.enable_grad():
-            with _counter() as counter, within, self.step_context():
-                loss = self.attached.logits(batch).float().sum()
-                forward = counter.get_total_flops()
-                if loss.requires_grad:
-                    loss.backward()
+        with (
+            _kept_gradients(self.attached),
+            eager_attention(self.attached.backbone.model),
+            _counter() as counter,
+            within,
+            self.step_context(),
+        ):
+            loss = self.attached.logits(batch).float().sum()
+            forward = counter.get_total_flops()
+            if loss.requires_grad:
+                loss.backward()
         return forward, counter.get_total_flops() - forward
 
     def _penalty_flops(self) -> Flops:
         assert self.attached.penalty is not None
-        with _kept_gradients(self.attached), torch.enable_grad(), _counter() as counter:
+        with _kept_gradients(self.attached), _counter() as counter:
             penalty = self.attached.penalty()
             forward = counter.get_total_flops()
             penalty.backward()
@@ -269,7 +276,9 @@ def _counter() -> FlopCounterMode:
 @contextmanager
 def eager_attention(model: nn.Module) -> Iterator[None]:
     """Within it every attention multiplies its matrices one by one, where the counter sees them."""
-    configs = {id(config): config for config in (getattr(module, "config", None) for module in model.modules())}
+    configs: dict[int, Any] = {
+        id(module.config): module.config for module in model.modules() if hasattr(module, "config")
+    }
     chosen = [(config, config._attn_implementation) for config in configs.values() if _chooses(config)]
     try:
         for config, _ in chosen:
