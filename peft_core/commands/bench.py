@@ -1,5 +1,7 @@
-"""``bench``: ratios of medians, measured in one process in turns: a training step of ours beside Hugging Face PEFT's, and
-the rank of an update from its factors beside an SVD of it."""
+"""``bench``: ratios of medians, measured in one process in turns.
+
+A training step of ours beside Hugging Face PEFT's, or the rank of an update from its factors beside an SVD of it.
+"""
 
 from __future__ import annotations
 
