@@ -8,7 +8,13 @@ from typing import Any
 
 from peft_core.methods import Attached, MethodConfig, get_method, method_of_part
 from peft_core.metrics.flops import adapter_flops_executed, adapter_flops_nominal
-from peft_core.metrics.parameters import TensorCount, stored_parameters, trainable_parameters, weights
+from peft_core.metrics.parameters import (
+    TensorCount,
+    inference_parameters,
+    stored_parameters,
+    trainable_parameters,
+    weights,
+)
 from peft_core.metrics.published import published as published_figure
 from peft_core.metrics.storage import bit_level_storage_percent
 from peft_core.records import Backbone, MethodSpec
@@ -54,7 +60,7 @@ def _entry(model: str, method: MethodSpec, reference: MethodSpec | None, tasks: 
         "weights_percent": 100 * weights(counts) / total,
         "head_parameters": sum(_size(backbone, name) for name in backbone.head_parameters()),
         "stored_parameters": stored_parameters(counts),
-        "inference_parameters": _added_at_inference(method, counts),
+        "inference_parameters": inference_parameters(counts, get_method(method.id).mergeable),
         "bit_level_storage_percent": bit_level_storage_percent(counts, total),
         "rank_bound": max((update.bound for update in updates), default=None),
         "adapter_flops_executed": adapter_flops_executed(counts, backbone.passes),
@@ -78,11 +84,6 @@ def _counts(attached: Attached) -> list[TensorCount]:
 
 def _size(backbone: Backbone, name: str) -> int:
     return backbone.model.get_parameter(name).numel()
-
-
-def _added_at_inference(method: MethodSpec, counts: Iterable[TensorCount]) -> int:
-    """Parameters beside the backbone's when the run is used: none where the update merges into the weights."""
-    return 0 if get_method(method.id).mergeable else stored_parameters(counts)
 
 
 def _sites(counts: Iterable[TensorCount], bounds: dict[str, int]) -> list[dict[str, Any]]:

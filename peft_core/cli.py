@@ -150,7 +150,12 @@ def _add_store(commands: argparse._SubParsersAction) -> None:
 
 def _add_bench(commands: argparse._SubParsersAction) -> None:
     parser = _command(commands, "bench", "measure side by side, as ratios from one process", "bench", "bench")
-    parser.add_argument("--what", choices=("step",), default="step", help="step: time and memory of a training step")
+    parser.add_argument(
+        "--what",
+        choices=("step", "rank"),
+        default="step",
+        help="step: time and memory of a training step; rank: the rank of an update from its factors beside an SVD",
+    )
     parser.add_argument("--against", choices=("peft",), help="a peer beside ours")
     parser.add_argument(
         "--model", default=None, help="embedded id; empty: RoBERTa-base's width, 4 layers, random weights"

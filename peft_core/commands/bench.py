@@ -1,4 +1,7 @@
-"""``bench``: a training step of ours beside Hugging Face PEFT's, in one process, interleaved, as ratios of medians."""
+"""``bench``: ratios of medians, measured in one process in turns.
+
+A training step of ours beside Hugging Face PEFT's, or the rank of an update from its factors beside an SVD of it.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,19 @@ from torch import Tensor
 
 from peft_core.backbones import initial_head, load_backbone
 from peft_core.commands._output import messages, print_json, print_table
-from peft_core.methods import get_method, method_of_part, resolve
-from peft_core.records import Backbone, InputError, MethodSpec
+from peft_core.methods import Attached, get_method, method_of_part, resolve
+from peft_core.metrics.rank import rank_of_factors
+from peft_core.records import Backbone, InputError, MethodSpec, TrainingConfig
 from peft_core.training.environment import environment
+from peft_core.training.evaluate import layer_ranks
 from peft_core.training.optimizer import make_optimizer
 
-Step = Callable[[], None]
+Step = Callable[[], Any]
 WARMUP = 3
+COLUMNS = {
+    "step": ("label", "step_ms_median", "step_vs_reference", "peak_bytes", "peak_vs_reference"),
+    "rank": ("label", "ms_median", "ratio", "what"),
+}
 
 
 def bench(options: argparse.Namespace) -> int:
@@ -33,15 +42,13 @@ def bench(options: argparse.Namespace) -> int:
             raise InputError(name, getattr(options, name), "it must be a whole number, at least 1")
     if options.threads:
         torch.set_num_threads(options.threads)
-    document = step_benchmark(options)
+    document = rank_benchmark(options) if options.what == "rank" else step_benchmark(options)
     if options.out:
         Path(options.out).write_text(json.dumps(document, indent=1), encoding="utf-8")
     if options.json:
         print_json(document)
     else:
-        print_table(
-            ("label", "step_ms_median", "step_vs_reference", "peak_bytes", "peak_vs_reference"), document["rows"]
-        )
+        print_table(COLUMNS[options.what], document["rows"])
     return 0
 
 
@@ -81,6 +88,70 @@ def step_benchmark(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def rank_benchmark(options: argparse.Namespace) -> dict[str, Any]:
+    """How much faster than an SVD the rank of an update is from its factors, and its share of the training time.
+
+    The SVD is of the update formed before, in float64, and of its singular values alone: the fastest way to the same
+    spectrum. The share is that of one measurement of all layers in the steps between two of them by default.
+    """
+    size, branches = 768, 2
+    generator = torch.Generator().manual_seed(0)
+    left, right = (
+        torch.randn(shape, generator=generator)
+        for shape in ((size, branches * options.rank), (branches * options.rank, size))
+    )
+    update = left.double() @ right.double()
+    backbone = _backbone(options)
+    spec = MethodSpec.parse(
+        f"{method_of_part('yardstick').id}:rank={options.rank},boost.d={branches},boost.sparsity=0.5"
+    )
+    attached = get_method(spec.id).attach(backbone, resolve(spec), torch.Generator().manual_seed(0))
+    train = _step_of(attached, *_batch(backbone, options.rows, options.tokens))
+
+    def step() -> None:
+        attached.train()
+        train()
+
+    labels = ("SVD of the update", "from its factors", "training step", "ranks of all layers")
+    works: tuple[Callable[[], Any], ...] = (
+        lambda: torch.linalg.svdvals(update),
+        lambda: rank_of_factors(left, right),
+        step,
+        lambda: layer_ranks(attached),
+    )
+    times = _interleaved(dict(zip(labels, works, strict=True)), options.repeats)
+    config = TrainingConfig()
+    between = config.eval_interval(config.total_steps(0)) * config.rank_every
+    svd, factors, steps, ranks = (times[label] for label in labels)
+    faster = statistics.median(a / b for a, b in zip(svd, factors, strict=True))
+    share = statistics.median(b / (between * a) for a, b in zip(steps, ranks, strict=True))
+    said = (
+        f"of {size} x {size}",
+        f"SVD / factors, d r = {branches * options.rank}",
+        f"{between} between two measurements",
+        "ranks / steps between",
+    )
+    rows = [
+        {"label": label, "ms_median": 1000 * statistics.median(times[label]), "ratio": ratio, "what": what}
+        for label, ratio, what in zip(labels, (None, faster, None, share), said, strict=True)
+    ]
+    return {
+        "what": "rank of an update from its factors; ratios are medians of pairs measured in turns",
+        "model": backbone.id,
+        "method": str(spec),
+        "shape": [size, size],
+        "total_rank": branches * options.rank,
+        "rows_of_a_batch": options.rows,
+        "tokens": options.tokens,
+        "repeats": options.repeats,
+        "steps_between": between,
+        "svd_over_factors": faster,
+        "share_of_training": share,
+        "rows": rows,
+        "environment": environment(torch.device("cpu")),
+    }
+
+
 def _backbone(options: argparse.Namespace) -> Backbone:
     if options.model:
         return load_backbone(options.model, outputs=2, problem="classification")
@@ -115,6 +186,11 @@ def _batch(backbone: Backbone, rows: int, tokens: int) -> tuple[dict[str, Tensor
 
 def _our_step(backbone: Backbone, spec: MethodSpec, batch: dict[str, Tensor], labels: Tensor) -> Step:
     attached = get_method(spec.id).attach(backbone, resolve(spec), torch.Generator().manual_seed(0))
+    return _step_of(attached, batch, labels)
+
+
+def _step_of(attached: Attached, batch: dict[str, Tensor], labels: Tensor) -> Step:
+    backbone = attached.backbone
     attached.train_head(initial_head(backbone, 0))  # type: ignore[arg-type]
     attached.train()
     optimizer = make_optimizer(attached.trainable(), 0.01)

@@ -20,7 +20,7 @@ from peft_core.methods._configs import BoostableConfig, BoostedConfig, LowRankCo
 from peft_core.methods._counting import tensor_count
 from peft_core.methods._masks import WeightTransform
 from peft_core.metrics.parameters import TensorCount, trainable_parameters
-from peft_core.records import AdapterPlace, Backbone, InputError, Site
+from peft_core.records import AdapterPlace, Backbone, InputError, RankOf, Site
 
 __all__ = [
     "Attached",
@@ -41,6 +41,7 @@ class WeightUpdate:
     """What a run added to one site's map: left (out, R) @ right (R, in), or delta (out, in) where there are no factors.
 
     kind `linear_map`: not an update of a weight but the linear part of an adapter, U V, or of a prefix, P_V P_K.
+    kind `bias`: the update of the map's bias, as an (out, 1) matrix.
     """
 
     site: str
@@ -51,7 +52,7 @@ class WeightUpdate:
     left: Tensor | None = None
     right: Tensor | None = None
     delta: Tensor | None = None
-    kind: Literal["delta", "linear_map"] = "delta"
+    kind: RankOf = "delta"
 
 
 @dataclass(frozen=True)
@@ -139,25 +140,32 @@ class Attached:
         self.load_extra_state: Callable[[dict[str, Any]], None] | None = None
         self.updates: Callable[[], list[WeightUpdate]] = list
         self._hooks: list[tuple[str, _surgery.Hook]] = []
+        self._idle_hooks: list[tuple[str, _surgery.Hook]] = []
         self.positions = _surgery.Positions()
         self._contexts: list[_surgery.Context] = [partial(self.positions.reading, backbone.model)]
+        self._idle_contexts = list(self._contexts)
         self._kept: dict[str, Callable[[], Tensor | None]] = {}
 
     # --- building ---
 
     def add_at_site(self, site: Site, module: nn.Module) -> None:
         self.add_module(site.name, module)
-        hook = _surgery.site_hook(site, module)
-        self._hooks.append((site.module, self.positions.guarded(site, hook) if site.content else hook))
+        for hooks, hook in ((self._hooks, _surgery.site_hook(site, module)), (self._idle_hooks, _surgery.idle_hook)):
+            hooks.append((site.module, self.positions.guarded(site, hook) if site.content else hook))
 
     def add_at_place(self, place: AdapterPlace, module: nn.Module) -> None:
         self.add_module(place.name, module)
         self._hooks.append((place.module, _surgery.place_hook(place, module)))
+        self._idle_hooks.append((place.module, _surgery.idle_hook))
 
-    def add_within(self, name: str, module: nn.Module, context: _surgery.Context) -> None:
-        """A module that a context manager of its own puts into the backbone while the attachment is active."""
+    def add_within(self, name: str, module: nn.Module, context: _surgery.Context, idle: _surgery.Context) -> None:
+        """A module that a context manager of its own puts into the backbone while the attachment is active.
+
+        idle: the same with nothing in it, for `idle`.
+        """
         self.add_module(name, module)
         self._contexts.append(context)
+        self._idle_contexts.append(idle)
 
     def add_module(self, name: str, module: nn.Module) -> None:
         """A module that the others use; one with a place in the backbone goes through the three above."""
@@ -276,6 +284,16 @@ class Attached:
         """Within it the backbone computes with this method's modules, parameters and head."""
         return _surgery.installed(
             self.backbone.model, self._hooks, self.overrides | self.head, self._owners, self._contexts
+        )
+
+    def idle(self) -> AbstractContextManager[None]:
+        """`active` with modules that do nothing but ask for a gradient where theirs begins.
+
+        Within it the backbone computes what it computes for this method, forward and backward, and the modules nothing:
+        what FLOPs count as the backbone's share.
+        """
+        return _surgery.installed(
+            self.backbone.model, self._idle_hooks, self.overrides | self.head, self._owners, self._idle_contexts
         )
 
     def logits(self, batch: Mapping[str, Tensor]) -> Tensor:

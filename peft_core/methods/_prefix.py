@@ -134,13 +134,23 @@ def places_of(backbone: Backbone, method: str) -> tuple[PrefixPlace, ...]:
 def put(attached: Attached, place: PrefixPlace, prefix: nn.Module) -> None:
     """The module at the place's name, whichever it is by then, gives the rows: its `rows()`, as of `Prefix`."""
     model = attached.backbone.model
-    attached.add_within(place.name, prefix, lambda: prefixed(model, place, lambda: _rows(attached, place)))
+    attached.add_within(
+        place.name,
+        prefix,
+        lambda: prefixed(model, place, lambda: _rows(attached, place)),
+        lambda: prefixed(model, place, lambda: _no_rows(attached, place)),
+    )
 
 
 def _rows(attached: Attached, place: PrefixPlace) -> tuple[Tensor, Tensor]:
     prefix: Any = attached.modules[place.name]
     keys, values = prefix.rows()
     return keys, values
+
+
+def _no_rows(attached: Attached, place: PrefixPlace) -> tuple[Tensor, Tensor]:
+    empty = torch.empty(0, place.width, device=attached.device, requires_grad=True)
+    return empty, empty
 
 
 def _flat(attached: Attached, place: PrefixPlace, length: int, boost: BoostConfig | None = None) -> Prefix:

@@ -84,6 +84,13 @@ def place_hook(place: AdapterPlace, adapter: Callable[[Tensor], Tensor]) -> Hook
     return post_norm if place.form == "post_norm" else add
 
 
+def idle_hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+    """Adds a zero that needs a gradient: what a module's gradient asks of the backbone, without the module's work."""
+    first, *others = output if isinstance(output, tuple) else (output,)
+    moved = first + torch.zeros((), dtype=first.dtype, device=first.device, requires_grad=True)
+    return (moved, *others) if isinstance(output, tuple) else moved
+
+
 def _layer_norm(module: nn.Module, x: Tensor) -> Tensor:
     """The module's own forward, without the hooks that are on it."""
     return type(module).forward(module, x)

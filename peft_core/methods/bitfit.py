@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from pydantic import Field
 
-from peft_core.methods._contract import Attached, Method, MethodConfig
+from peft_core.methods._contract import Attached, Method, MethodConfig, WeightUpdate
 from peft_core.records import Backbone, InputError
 
 
@@ -30,7 +30,20 @@ def attach(backbone: Backbone, config: Config, generator: torch.Generator) -> At
         raise InputError("method", "bitfit", f"{backbone.id} has no bias vectors to train")
     attached = Attached(backbone, generator.initial_seed())
     attached.override(names)
+    attached.updates = lambda: _differences(attached)
     return attached
+
+
+def _differences(attached: Attached) -> list[WeightUpdate]:
+    """b - b_0 of every map that has a bias, as an (out, 1) matrix: of [W b] it is the only column that changes."""
+    updates = []
+    for site in attached.backbone.sites("six"):
+        name = f"{site.module}.bias"
+        if name in attached.overrides:
+            change = attached.overrides[name] - attached.backbone.model.get_parameter(name)
+            part = change[site.offset : site.offset + site.out_features].unsqueeze(1)
+            updates.append(WeightUpdate(site.name, site.layer, site.role, 1, delta=part, kind="bias"))
+    return updates
 
 
 METHOD = Method(

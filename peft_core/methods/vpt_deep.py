@@ -74,7 +74,13 @@ def attach(backbone: Backbone, config: Config, generator: torch.Generator) -> At
         prompts = _prompts(place, config.length, attached.seed)
         layer = backbone.model.get_submodule(place.module)
         skip = 0 if place is places[0] else config.length
-        attached.add_within(place.name, prompts, partial(prompted, layer, prompts, skip, place is places[-1]))
+        none = Prompts(torch.empty(0, place.width)).to(attached.device)
+        attached.add_within(
+            place.name,
+            prompts,
+            partial(prompted, layer, prompts, skip, place is places[-1]),
+            partial(prompted, layer, none, 0, False),
+        )
         flops = extra_token_flops(backbone, place.layer, config.length)
         attached.add_tensor(place.name, "P", None, place.name, in_product=False, differs={"extra_flops": flops})
     return attached

@@ -78,3 +78,8 @@ def weights_and_biases(counts: Iterable[TensorCount]) -> float:
 def stored_parameters(counts: Iterable[TensorCount]) -> int:
     """Values that a stored adapter holds as numbers; binary masks count in bits only (`storage`)."""
     return sum(count.stored_values for count in counts if count.stored_bits > 1)
+
+
+def inference_parameters(counts: Iterable[TensorCount], mergeable: bool) -> int:
+    """Values beside the backbone's when a run is used: none where the update merges into the weights."""
+    return 0 if mergeable else stored_parameters(counts)

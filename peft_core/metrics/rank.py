@@ -5,6 +5,8 @@ With left = Q1 R1 and rightᵀ = Q2 R2, left @ right = Q1 (R1 R2ᵀ) Q2ᵀ has t
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,24 +19,37 @@ from peft_core.records import RunFailure
 class Rank:
     """Three notions of rank, and what they come from.
 
-    numerical: singular values above max(m, n)·eps·σ_max, as torch.linalg.matrix_rank counts them on ΔW in float64.
+    numerical: singular values above `tolerance`·σ_max, by default max(m, n)·eps of float64, as
+    torch.linalg.matrix_rank counts them on ΔW in float64.
     effective: exp of the entropy of σ / Σσ (Roy and Vetterli 2007). stable: ||ΔW||_F² / ||ΔW||_2².
     norm: ||ΔW||_F. singular_values: float64, falling, at most min(m, n). A zero update has rank 0 in all three.
+    orthogonality: ||ΔWΔWᵀ - I||_F² with I of the output's size m (RM-LoRA, Table 5), at least m - rank.
     """
 
     numerical: int
     effective: float
     stable: float
     norm: float
+    orthogonality: float
+    tolerance: float
     singular_values: Tensor
 
 
 def rank_of_factors(left: Tensor, right: Tensor, tolerance: float | None = None) -> Rank:
-    """Rank of left @ right.
+    """Rank of left @ right: `ranks_of_factors` of one pair."""
+    return ranks_of_factors([(left, right)], tolerance)[0]
+
+
+def rank_of_matrix(delta: Tensor, tolerance: float | None = None) -> Rank:
+    """Rank of a dense difference (out, in): `ranks_of_matrices` of one."""
+    return ranks_of_matrices([delta], tolerance)[0]
+
+
+def ranks_of_factors(pairs: Sequence[tuple[Tensor, Tensor]], tolerance: float | None = None) -> list[Rank]:
+    """Ranks of left @ right, pair by pair. Pairs of equal shapes are decomposed together.
 
     Args:
-        left: (out, R). R may exceed the smaller side of the update.
-        right: (R, in).
+        pairs: left (out, R), where R may exceed the smaller side of the update, and right (R, in).
         tolerance: share of the largest singular value below which one counts as zero; None: max(out, in)·eps with the
             eps of float64. The factors may have been trained in float32, but their product is exact to float64, so a
             direction that float32 training left small still is a direction.
@@ -43,61 +58,87 @@ def rank_of_factors(left: Tensor, right: Tensor, tolerance: float | None = None)
         RunFailure: a factor holds a value that is not finite.
         ValueError: shapes that do not fit.
     """
-    if left.dim() != 2 or right.dim() != 2 or left.shape[1] != right.shape[0]:
-        raise ValueError(f"factors of shapes {tuple(left.shape)} and {tuple(right.shape)} have no product")
-    left, right = _finite(left), _finite(right)
-    scale_left, scale_right = _scale(left), _scale(right)
-    if scale_left == 0 or scale_right == 0:
-        return _zero()
-    core_left = _triangle(left / scale_left)
-    core_right = _triangle((right / scale_right).T)
-    values = torch.linalg.svdvals(core_left @ core_right.T) * (scale_left * scale_right)
-    shape = (left.shape[0], right.shape[1])
-    return rank_of_spectrum(values[: min(shape)], shape, tolerance)
+    alike: defaultdict[tuple[torch.Size, torch.Size], list[int]] = defaultdict(list)
+    for place, (left, right) in enumerate(pairs):
+        if left.dim() != 2 or right.dim() != 2 or left.shape[1] != right.shape[0]:
+            raise ValueError(f"factors of shapes {tuple(left.shape)} and {tuple(right.shape)} have no product")
+        alike[left.shape, right.shape].append(place)
+    found: dict[int, Rank] = {}
+    for (left_shape, right_shape), places in alike.items():
+        shape = (left_shape[0], right_shape[1])
+        left, right = (_together([pairs[place][side] for place in places]) for side in (0, 1))
+        found |= zip(places, _ranks(_product_values(left, right), shape, tolerance), strict=True)
+    return [found[place] for place in range(len(pairs))]
 
 
-def rank_of_matrix(delta: Tensor, tolerance: float | None = None) -> Rank:
-    """Rank of a dense difference (out, in); `tolerance` as in `rank_of_factors`.
+def ranks_of_matrices(deltas: Sequence[Tensor], tolerance: float | None = None) -> list[Rank]:
+    """Ranks of dense differences (out, in), from their singular values alone; `tolerance` as in `ranks_of_factors`.
 
     Raises:
-        RunFailure: it holds a value that is not finite.
+        RunFailure: one holds a value that is not finite.
     """
-    delta = _finite(delta)
-    return rank_of_spectrum(torch.linalg.svdvals(delta), (delta.shape[0], delta.shape[1]), tolerance)
+    found = []
+    for delta in deltas:
+        whole = _together([delta])
+        values = torch.linalg.svdvals(whole) if bool(whole.any()) else whole.new_zeros(1, min(delta.shape))
+        found += _ranks(values, (delta.shape[0], delta.shape[1]), tolerance)
+    return found
 
 
 def rank_of_spectrum(singular_values: Tensor, shape: tuple[int, int], tolerance: float | None = None) -> Rank:
-    """The three ranks of a matrix of this shape from its singular values, float64 and falling."""
-    if singular_values.numel() == 0 or singular_values[0] <= 0:
-        return _zero()
-    largest = singular_values[0]
+    """The ranks of a matrix of this shape from its singular values, float64 and falling."""
+    return _ranks(singular_values.unsqueeze(0), shape, tolerance)[0]
+
+
+def _product_values(left: Tensor, right: Tensor) -> Tensor:
+    """Singular values (n, k) of left (n, out, R) @ right (n, R, in)."""
+    if left.numel() == 0 or right.numel() == 0:
+        return left.new_zeros(len(left), 0)
+    scales = [side.abs().amax((1, 2), keepdim=True) for side in (left, right)]
+    left, right = (side / scale.where(scale > 0, 1.0) for side, scale in zip((left, right), scales, strict=True))
+    cores = _triangle(left) @ _triangle(right.mT).mT
+    values = torch.linalg.svdvals(cores) * (scales[0] * scales[1]).squeeze(2)
+    return values[:, : min(left.shape[1], right.shape[2])]
+
+
+def _ranks(values: Tensor, shape: tuple[int, int], tolerance: float | None) -> list[Rank]:
+    """Ranks of matrices of one shape from their singular values (n, k)."""
     share = tolerance if tolerance is not None else max(shape) * torch.finfo(torch.float64).eps
-    relative = singular_values / largest
-    probabilities = relative / relative.sum()
-    return Rank(
-        numerical=int((relative > share).sum()),
-        effective=float(torch.special.entr(probabilities).sum().exp()),
-        stable=float(relative.square().sum()),
-        norm=float(largest * relative.square().sum().sqrt()),
-        singular_values=singular_values.cpu(),
+    values = values.cpu()
+    if values.shape[1] == 0:
+        return [_zero(shape, share)] * len(values)
+    largest = values[:, :1]
+    relative = values / largest.where(largest > 0, 1.0)
+    probabilities = relative / relative.sum(1, keepdim=True).clamp_min(1.0)
+    squares = values.square()
+    columns = (
+        (relative > share).sum(1),
+        torch.special.entr(probabilities).sum(1).exp(),
+        relative.square().sum(1),
+        largest.squeeze(1) * relative.square().sum(1).sqrt(),
+        (squares - 1).square().sum(1) + (shape[0] - values.shape[1]),
     )
+    rows = zip(*(column.tolist() for column in columns), values, strict=True)
+    return [
+        Rank(numerical, effective, stable, norm, orthogonality, share, spectrum)
+        if spectrum[0] > 0
+        else _zero(shape, share)
+        for numerical, effective, stable, norm, orthogonality, spectrum in rows
+    ]
 
 
-def _finite(tensor: Tensor) -> Tensor:
-    tensor = tensor.detach().to(torch.float64)
-    if not bool(torch.isfinite(tensor).all()):
+def _together(tensors: Sequence[Tensor]) -> Tensor:
+    """One more dimension in front, in float64."""
+    stacked = torch.stack([tensor.detach() for tensor in tensors]).to(torch.float64)
+    if not bool(torch.isfinite(stacked).all()):
         raise RunFailure("the weight update holds values that are not finite, so it has no rank")
-    return tensor
-
-
-def _scale(tensor: Tensor) -> float:
-    return float(tensor.abs().max()) if tensor.numel() else 0.0
+    return stacked
 
 
 def _triangle(tall: Tensor) -> Tensor:
-    """R of the QR decomposition of (n, R): (min(n, R), R)."""
+    """R of the QR decomposition of (..., n, R): (..., min(n, R), R)."""
     return torch.linalg.qr(tall, mode="r").R
 
 
-def _zero() -> Rank:
-    return Rank(0, 0.0, 0.0, 0.0, torch.zeros(0, dtype=torch.float64))
+def _zero(shape: tuple[int, int], tolerance: float) -> Rank:
+    return Rank(0, 0.0, 0.0, 0.0, float(shape[0]), tolerance, torch.zeros(0, dtype=torch.float64))

@@ -48,9 +48,9 @@ class StepRecord(Record):
     learning_rate: float
     grad_norm: float | None
     seconds: float
-    flops: float = Field(description="FLOPs executed so far, forward and backward, backbone and adapter, estimated")
-    adapter_flops_executed: float = Field(description="the adapter's own share so far, dense")
-    adapter_flops_nominal: float = Field(description="the adapter's own share so far, non-zeros only")
+    flops: float = Field(description="FLOPs executed so far, forward and backward, backbone and adapter, counted")
+    adapter_flops_executed: float = Field(description="the adapter's own share so far, counted")
+    adapter_flops_nominal: float = Field(description="the adapter's own share so far by formula, non-zeros only")
     active_parameters: int = Field(description="trainable adapter parameters at this step, head left out")
 
 
@@ -84,16 +84,25 @@ class LayerRank(BaseModel):
     stable: float
     norm: float
     bound: int
+    orthogonality: float | None = Field(None, description="||dW dW^T - I||_F^2 of a weight update (RM-LoRA, Table 5)")
+    tolerance: float | None = Field(None, description="share of the largest singular value that counts as zero")
+    spectrum: tuple[float, ...] | None = Field(
+        None, description="all singular values, falling, to 6 digits; at the last and at each best evaluation"
+    )
+
+
+RankOf = Literal["delta", "linear_map", "bias"]
 
 
 class RankRecord(Record):
     """Rank of every adapted layer.
 
-    what: `delta` (weight update) or `linear_map` (an adapter's U V, a prefix's P_V P_K).
+    what: `delta` (weight update), `linear_map` (an adapter's U V, a prefix's P_V P_K), or `bias` (the update of a
+    map's bias as an (out, 1) matrix: 0 or 1).
     """
 
     event: Literal["rank"] = "rank"
-    what: Literal["delta", "linear_map"] = "delta"
+    what: RankOf = "delta"
     layers: tuple[LayerRank, ...]
 
 
@@ -123,6 +132,45 @@ class RunResult(BaseModel):
     trials: int | None = Field(
         None, description="settings tried to find the learning rate it ran with; 1: none but this one; empty: not known"
     )
+    rank_of: RankOf | None = Field(None, description="what `rank` is the rank of")
+    stored_parameters: int | None = Field(None, description="values that the stored adapter holds, head left out")
+    inference_parameters: int | None = Field(
+        None, description="of them, those beside the backbone's weights in use: none where the update merges"
+    )
+    bit_level_storage_percent: float | None = Field(
+        None, description="bits of the stored adapter, in percent of the backbone's in 32-bit floats"
+    )
+    run_flops: float | None = Field(None, description="executed in training, counted, forward and backward, all")
+    run_adapter_flops_executed: float | None = Field(None, description="of them, the method's own products, dense")
+    run_adapter_flops_nominal: float | None = Field(
+        None, description="the method's own by formula, non-zeros only: three times its forward"
+    )
+    example_flops: float | None = Field(None, description="`run_flops` for each row that was trained on, each time")
+    example_adapter_flops_executed: float | None = None
+    example_adapter_flops_nominal: float | None = None
+    flops_executed_vs_lora: float | None = Field(
+        None, description="`run_adapter_flops_executed` over that of LoRA at the same rank on the same batches"
+    )
+    steps_left_out: int | None = Field(
+        None, description="first steps that `step_ms_median` and `examples_per_second` leave out"
+    )
+    examples_per_second: float | None = Field(None, description="rows trained on, in training time")
+    data_wait_share: float | None = Field(
+        None, description="share of the training time for choosing, assembling and moving batches"
+    )
+    device_name: str | None = Field(None, description="what times, memory and energy are of")
+    peak_device_bytes: int | None = Field(None, description="most allocated on an accelerator in the run's turns")
+    peak_host_bytes: int | None = Field(
+        None,
+        description="largest resident memory of the process in the run's turns, what other runs keep included; where "
+        "the system cannot tell turns apart (not Linux) since the process began",
+    )
+    energy_joules: float | None = Field(
+        None, description="of the whole accelerator in the run's turns, evaluations included, where it counts"
+    )
+    eval_loss: float | None = Field(None, description="mean task loss on the evaluation rows at the selected step")
+    train_loss: float | None = Field(None, description="mean task loss over the steps of the last interval")
+    train_penalty: float | None = Field(None, description="what the method added to it, a mean over the same steps")
 
 
 class StateRecord(Record):

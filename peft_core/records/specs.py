@@ -94,6 +94,13 @@ class TrainingConfig(Frozen):
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a CUDA device where there is one")
     eval_every: int | None = Field(None, ge=1, description="steps between evaluations; empty: a tenth of the run")
+    rank_every: int = Field(1, ge=1, description="evaluations between two measurements of the rank; the last has one")
+    rank_tolerance: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="share of the largest singular value that counts as zero; empty: the larger side times 2.2e-16",
+    )
     max_length: int | None = Field(
         None, ge=2, le=100_000, description="tokens a row is cut to; empty: the model's limit"
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,8 +15,6 @@ import torch
 
 from peft_core.backbones import initial_head, label_tokens, load_backbone, meta_backbone, model_info
 from peft_core.methods import Attached, get_method, resolve
-from peft_core.metrics.flops import adapter_flops_executed, adapter_flops_nominal
-from peft_core.metrics.parameters import trainable_parameters
 from peft_core.records import (
     Backbone,
     ComparisonSpec,
@@ -25,22 +22,19 @@ from peft_core.records import (
     Event,
     InputError,
     RunFailure,
-    RunResult,
     RunSpec,
     RunState,
     StateRecord,
 )
 from peft_core.training.checkpoint import latest_checkpoint
 from peft_core.training.data import TaskData, chosen_tasks, load_data, provenance
-from peft_core.training.environment import environment, peak_memory_bytes, pick_device
-from peft_core.training.evaluate import layer_ranks, mean_score, primary_metric, summarize_ranks
+from peft_core.training.environment import environment, pick_device
+from peft_core.training.evaluate import mean_score, primary_metric
 from peft_core.training.loop import Run, train
 from peft_core.training.memory import require_memory
-from peft_core.training.native import save_adapter
-from peft_core.training.reference import lora_reference_flops
+from peft_core.training.result import result_of
 from peft_core.training.schedule import Schedule
 from peft_core.training.source import fetch_weights
-from peft_core.training.tried import trials_of
 
 if TYPE_CHECKING:
     from peft_core.backbones._backbone import TransformerBackbone
@@ -50,8 +44,6 @@ TURN_SECONDS = 0.2
 """How long a run trains before the next one has its turn."""
 SMALL_MODEL = 10_000_000
 """Parameters below which several threads gain too little to be worth their waiting for each other."""
-TIMED_FROM = 5
-"""Steps left out of the median step time: the first ones include lazy initialisation."""
 
 Notice = Callable[[dict[str, Any]], None]
 Stop = Callable[[str], bool]
@@ -186,22 +178,24 @@ def _resume(run: Run, notice: Notice) -> None:
 
 
 def _take_turn(turn: _Turn, base: float | None, emit: Emit, notice: Notice, stop: Stop) -> bool:
-    """Lets a run train for a moment. False when it has ended."""
+    """Lets a run train for a moment, and adds what it used to its totals. False when it has ended."""
     run = turn.run
     notice({"active": run.spec.run})
-    until = time.monotonic() + TURN_SECONDS
+    until, ended = time.monotonic() + TURN_SECONDS, False
     try:
-        while time.monotonic() < until:
-            if stop(run.spec.run):
-                run.save()
-                emit(StateRecord(run=run.spec.run, step=run.step, state=RunState.CANCELLED))
-                return False
-            record = next(turn.records, None)
-            if record is None:
-                emit(StateRecord(run=run.spec.run, step=run.step, state=RunState.FINISHED, result=_result(run, base)))
-                return False
-            emit(record)
-        return True
+        with run.meter.turn(run.totals):
+            while time.monotonic() < until and not ended:
+                if stop(run.spec.run):
+                    run.save()
+                    emit(StateRecord(run=run.spec.run, step=run.step, state=RunState.CANCELLED))
+                    return False
+                record = next(turn.records, None)
+                ended = record is None
+                if record is not None:
+                    emit(record)
+        if ended:
+            emit(StateRecord(run=run.spec.run, step=run.step, state=RunState.FINISHED, result=result_of(run, base)))
+        return not ended
     except torch.AcceleratorError:
         raise
     except FAILURES as error:
@@ -224,59 +218,3 @@ def reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return "disk full; delete runs that are not needed any more and resume"
     return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
-
-
-def _result(run: Run, base: float | None) -> RunResult:
-    """What the finished run leaves; its adapter is written here."""
-    assert run.folder is not None
-    counts = run.attached.counts
-    step = run.best[0] if run.best else run.total_steps
-    scores = next(scores for at, scores in reversed(run.evaluations) if at == step)
-    adapter_bytes, head_bytes = save_adapter(run.folder / "adapter", run.spec, run.config, run.attached)
-    trainable = trainable_parameters(counts)
-    passes = run.attached.backbone.passes
-    nominal = adapter_flops_nominal(counts, passes)
-    reference = lora_reference_flops(run.attached.backbone, run.config)
-    timed = run.step_times[TIMED_FROM:] or run.step_times
-    return RunResult(
-        score=scores,
-        baseline_score=base,
-        split=_split(run.data) + _chosen_on(run),
-        selection=run.training.selection,
-        selected_step=step,
-        trainable=trainable,
-        trainable_percent=100 * trainable / run.attached.backbone.parameter_count(),
-        head_parameters=sum(parameter.numel() for parameter in run.attached.head_parameters().values()),
-        stored_bytes=adapter_bytes,
-        head_bytes=head_bytes,
-        rank=summarize_ranks(layer_ranks(run.attached, run.task_ids)[1]),
-        adapter_flops_executed=adapter_flops_executed(counts, passes),
-        adapter_flops_nominal=nominal,
-        flops_vs_lora=nominal / reference if reference else None,
-        seconds=run.seconds,
-        step_ms_median=1000 * statistics.median(timed) if timed else None,
-        peak_memory_bytes=peak_memory_bytes(run.attached.device),
-        learning_rate=run.peak_rate,
-        steps=run.total_steps,
-        trials=trials_of(run.spec, run.peak_rate),
-    )
-
-
-def _split(tasks: Sequence[TaskData]) -> str:
-    """Which rows were used, task by task."""
-    parts = [
-        f"{len(task.train)} training rows, {len(task.evaluation)} evaluation rows; {task.info.protocol}"
-        for task in tasks
-    ]
-    if len(parts) == 1:
-        return parts[0]
-    return " | ".join(f"{task.info.id}: {part}" for task, part in zip(tasks, parts, strict=True))
-
-
-def _chosen_on(run: Run) -> str:
-    if run.training.selection == "last":
-        return ""
-    if not run.validates:
-        return "; the best evaluation was chosen on the reported rows"
-    rows = sum(len(task.validation) for task in run.data if task.validation is not None)
-    return f"; the best evaluation was chosen on {rows} other rows"

@@ -54,15 +54,3 @@ def environment(device: torch.device) -> dict[str, Any]:
         "platform": platform.platform(terse=True),
         "versions": versions,
     }
-
-
-def peak_memory_bytes(device: torch.device) -> int | None:
-    """Largest memory so far: allocated on a CUDA device, resident in this process on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    try:
-        import resource
-    except ImportError:
-        return None
-    scale = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale

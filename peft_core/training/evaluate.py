@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
 
 import torch
 
 from peft_core.methods import Attached, WeightUpdate
-from peft_core.metrics.rank import rank_of_factors, rank_of_matrix
-from peft_core.records import LayerRank, TrainingConfig
+from peft_core.metrics.rank import Rank, ranks_of_factors, ranks_of_matrices
+from peft_core.records import LayerRank, RankOf, TrainingConfig
 from peft_core.tasks import TaskInfo
 from peft_core.training.data import TaskData
 from peft_core.training.problems import Scores
 
 MEAN = "mean_score"
 """Name of the score of several tasks: the mean of their first metrics."""
+DENSE_WORK = 1e9
+"""Sum of m n min(m, n) over dense updates (full fine-tuning) that is worth an SVD at every evaluation, about 2 seconds
+of one core. The embedded models stay below; of larger ones the last and the best evaluations are measured."""
 
 
 def primary_metric(infos: Sequence[TaskInfo]) -> str:
@@ -66,29 +68,51 @@ def turn_of(attached: Attached, task: int) -> Iterator[None]:
 
 @torch.no_grad()
 def layer_ranks(
-    attached: Attached, tasks: Sequence[str] = ("",)
-) -> tuple[Literal["delta", "linear_map"], tuple[LayerRank, ...]]:
+    attached: Attached,
+    tasks: Sequence[str] = ("",),
+    tolerance: float | None = None,
+    *,
+    spectra: bool = False,
+    cheap: bool = False,
+) -> tuple[RankOf, tuple[LayerRank, ...]]:
     """What kind of map was measured, and its rank at every adapted site. Never forms a factored Delta W.
 
     A method whose weights differ from task to task is measured in each; the names of its sites end in ``@<task>``.
+
+    Args:
+        tolerance: as in `metrics.rank.ranks_of_factors`.
+        spectra: with all singular values of every site.
+        cheap: no layers where dense updates would take more than `DENSE_WORK`.
     """
     attached.train(False)
-    kind: Literal["delta", "linear_map"] = "delta"
+    kind: RankOf = "delta"
     layers: list[LayerRank] = []
     for number, name in enumerate(tasks if attached.on_tasks else ("",)):
         with turn_of(attached, number):
             updates = attached.updates()
+        if cheap and sum(map(_dense_work, updates)) > DENSE_WORK:
+            return updates[0].kind, ()
         kind = updates[0].kind if updates else kind
-        layers += [_layer_rank(update, f"@{name}" if name and len(tasks) > 1 else "") for update in updates]
+        ending = f"@{name}" if name and len(tasks) > 1 else ""
+        ranks = _ranks(updates, tolerance)
+        layers += [_layer_rank(*pair, ending, spectra) for pair in zip(updates, ranks, strict=True)]
     return kind, tuple(layers)
 
 
-def _layer_rank(update: WeightUpdate, ending: str) -> LayerRank:
-    if update.left is not None and update.right is not None:
-        rank = rank_of_factors(update.left.detach(), update.right.detach())
-    else:
-        assert update.delta is not None
-        rank = rank_of_matrix(update.delta.detach())
+def _dense_work(update: WeightUpdate) -> int:
+    """m n min(m, n) of an update without factors, to which the cost of its singular values is proportional."""
+    return update.delta.numel() * min(update.delta.shape) if update.delta is not None else 0
+
+
+def _ranks(updates: Sequence[WeightUpdate], tolerance: float | None) -> list[Rank]:
+    """Ranks in the order of the updates; those with factors together, layers of equal shape at once."""
+    pairs = [(u.left, u.right) for u in updates if u.left is not None and u.right is not None]
+    deltas = [u.delta for u in updates if u.delta is not None]
+    factored, dense = iter(ranks_of_factors(pairs, tolerance)), iter(ranks_of_matrices(deltas, tolerance))
+    return [next(factored if update.delta is None else dense) for update in updates]
+
+
+def _layer_rank(update: WeightUpdate, rank: Rank, ending: str, spectra: bool) -> LayerRank:
     return LayerRank(
         site=update.site + ending,
         layer=update.layer,
@@ -98,18 +122,24 @@ def _layer_rank(update: WeightUpdate, ending: str) -> LayerRank:
         stable=rank.stable,
         norm=rank.norm,
         bound=update.bound,
+        orthogonality=rank.orthogonality if update.kind == "delta" else None,
+        tolerance=rank.tolerance,
+        spectrum=tuple(float(f"{value:.6g}") for value in rank.singular_values.tolist()) if spectra else None,
     )
 
 
 def summarize_ranks(layers: tuple[LayerRank, ...]) -> dict[str, float | None] | None:
-    """The `rank` entry of results.json."""
+    """The `rank` entry of results.json. tolerance: the largest of the layers'; see `Rank`."""
     if not layers:
         return None
     count = len(layers)
+    distances = [layer.orthogonality for layer in layers if layer.orthogonality is not None]
     return {
         "numerical_mean": sum(layer.numerical for layer in layers) / count,
         "numerical_max": max(layer.numerical for layer in layers),
         "effective_mean": sum(layer.effective for layer in layers) / count,
         "stable_mean": sum(layer.stable for layer in layers) / count,
         "bound": max(layer.bound for layer in layers),
+        "orthogonality_mean": sum(distances) / len(distances) if distances else None,
+        "tolerance": max((layer.tolerance for layer in layers if layer.tolerance is not None), default=None),
     }

@@ -18,12 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from peft_core.methods import Attached, MethodConfig, SecondPass
-from peft_core.metrics.flops import adapter_flops_executed, adapter_flops_nominal, training_flops
-from peft_core.records import EvalRecord, Event, RankRecord, RunFailure, RunSpec, StepRecord
+from peft_core.metrics.flops import adapter_flops_nominal
+from peft_core.records import EvalRecord, Event, LayerRank, RankOf, RankRecord, RunFailure, RunSpec, StepRecord
 from peft_core.training.checkpoint import Checkpoint, save_checkpoint
+from peft_core.training.counting import StepCounter, shape_of_batch
 from peft_core.training.data import TaskData
 from peft_core.training.evaluate import evaluate, layer_ranks, primary_metric
 from peft_core.training.memory import no_state
+from peft_core.training.meter import Meter
 from peft_core.training.optimizer import (
     group_rate,
     load_optimizer_tensors,
@@ -33,6 +35,7 @@ from peft_core.training.optimizer import (
     split_groups,
 )
 from peft_core.training.schedule import Schedule
+from peft_core.training.totals import Passes, Totals
 
 CHECKPOINT_SECONDS = 5.0
 """Least training time between two checkpoints of a run; evaluations decide the steps."""
@@ -67,13 +70,22 @@ class Run:
             hook(self.total_steps)
         self._build_optimizer()
         self.step = 0
-        self.seconds = self.flops = self.executed = self.nominal = 0.0
-        self.step_times: list[float] = []
+        self.totals, self.meter = Totals(), Meter(attached.device)
+        self.counter = StepCounter(
+            attached, [task.train for task in data], _same_products(spec, config), partial(_checkpointing, self)
+        )
         self.evaluations: list[tuple[int, dict[str, float | None]]] = []
+        self.eval_losses: dict[int, float | None] = {}
+        self.ranks: tuple[int, RankOf, tuple[LayerRank, ...]] | None = None
         self.best: tuple[int, float] | None = None
         self.best_tensors: dict[str, Tensor] = {}
         self.best_extra: dict[str, Any] | None = None
         self.checkpointed_at = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Training time so far, evaluations left out."""
+        return self.totals.seconds
 
     @property
     def peak_rate(self) -> float:
@@ -123,15 +135,15 @@ class Run:
         """Writes a checkpoint of this moment, where the run has a folder."""
         if self.folder is None:
             return
+        self.meter.add_to(self.totals)
         tensors: dict[str, Tensor] = {f"parameter.{name}": parameter for name, parameter in self.parameters.items()}
         tensors |= optimizer_tensors(self.optimizer, self.parameters)
         tensors |= {f"buffer.{name}": value for name, value in self.attached.persistent_buffers().items()}
         tensors |= {f"best.{name}": value for name, value in self.best_tensors.items()}
         state: dict[str, Any] = {
-            "seconds": self.seconds,
-            "flops": [self.flops, self.executed, self.nominal],
+            "totals": self.totals.state(),
             "evaluations": self.evaluations,
-            "step_times": self.step_times[-500:],
+            "eval_losses": list(self.eval_losses.items()),
             "best": self.best,
             "best_extra": self.best_extra,
             "extra": self.extra_state(),
@@ -151,10 +163,10 @@ class Run:
             for name, buffer in self.attached.persistent_buffers().items():
                 buffer.copy_(checkpoint.tensors[f"buffer.{name}"])
         load_optimizer_tensors(self.optimizer, self.parameters, checkpoint.tensors)
-        self.step, self.seconds = checkpoint.step, state["seconds"]
-        self.flops, self.executed, self.nominal = state["flops"]
+        self.step, self.totals = checkpoint.step, Totals.of(state["totals"])
         self.evaluations = [(step, scores) for step, scores in state["evaluations"]]
-        self.step_times, self.best = state["step_times"], tuple(state["best"]) if state["best"] else None
+        self.eval_losses = dict(state["eval_losses"])
+        self.best = tuple(state["best"]) if state["best"] else None
         self.best_extra = state.get("best_extra")
         self.best_tensors = {
             name.removeprefix("best."): value for name, value in checkpoint.tensors.items() if name.startswith("best.")
@@ -195,8 +207,9 @@ def train(run: Run) -> Iterator[Event]:
 
 def _step(run: Run) -> StepRecord:
     """One optimizer step on the batch of this step number."""
-    started = time.perf_counter()
     attached, device, step = run.attached, run.attached.device, run.step
+    run.counter.prepare(run.schedule.batch(step)[0], step)
+    started = time.perf_counter()
     course = (run.training.warmup, attached.cycles)
     rate = run.peak_rate * rate_factor(step, run.total_steps, *course)
     for group in run.optimizer.param_groups:
@@ -204,9 +217,10 @@ def _step(run: Run) -> StepRecord:
     attached.train(True)
     for hook in attached.before_step:
         hook(step)
-    attached.task, rows = run.schedule.batch(step)
+    with Passes().waiting() as passes:
+        attached.task, rows = run.schedule.batch(step)
     with attached.active(), _checkpointing(run):
-        loss, penalty, tokens, width = _accumulate(run, run.data[attached.task], rows, device)
+        loss, penalty = _accumulate(run, run.data[attached.task], rows, device, passes)
     for act in attached.after_backward:
         act(step, run.optimizer)
     norm = _clip(run)
@@ -220,9 +234,11 @@ def _step(run: Run) -> StepRecord:
     for act in attached.after_step:
         act(step, run.optimizer)
     run.optimizer.zero_grad(set_to_none=True)
+    run.totals.add_loss(loss, penalty, begins=step % run.eval_every == 0)
+    _account(run, passes, len(rows))
     run.take_up_growth()
     run.step += 1
-    _account(run, time.perf_counter() - started, tokens, width)
+    run.totals.add_step(time.perf_counter() - started, passes.waited, len(rows))
     return StepRecord(
         run=run.spec.run,
         step=run.step,
@@ -231,26 +247,27 @@ def _step(run: Run) -> StepRecord:
         learning_rate=rate,
         grad_norm=norm,
         seconds=run.seconds,
-        flops=run.flops,
-        adapter_flops_executed=run.executed,
-        adapter_flops_nominal=run.nominal,
+        flops=run.totals.flops,
+        adapter_flops_executed=run.totals.module_flops,
+        adapter_flops_nominal=run.totals.nominal_flops,
         active_parameters=attached.active_parameters(),
     )
 
 
 def _accumulate(
-    run: Run, task: TaskData, rows: list[int], device: torch.device
-) -> tuple[float, float | None, int, int]:
-    """Forward and backward over the micro-batches. Task loss, penalty, tokens (padding included), widest row.
+    run: Run, task: TaskData, rows: list[int], device: torch.device, passes: Passes
+) -> tuple[float, float | None]:
+    """Forward and backward over the micro-batches. Task loss and penalty; what went forward is noted in `passes`.
 
     A second pass sees the same rows; its part of the loss counts as penalty, and its tokens count too.
     """
     size = math.ceil(len(rows) / run.training.accumulation)
-    total, penalty, tokens, width = 0.0, None, 0, 0
+    total, penalty = 0.0, None
     second, whole = run.attached.second_pass, task.train.weight(rows)
     for start in range(0, len(rows), size):
         part = rows[start : start + size]
-        batch, labels = task.train.batch(part, device), task.train.labels_of(part, device)
+        with passes.waiting():
+            batch, labels = task.train.batch(part, device), task.train.labels_of(part, device)
         run.attached.begin_rows(run.step, start)
         logits, share = _logits(run, batch, device), task.train.weight(part) / whole
         loss = task.problem.loss(logits, labels) * share
@@ -265,9 +282,9 @@ def _accumulate(
             extra = run.attached.penalty()
             penalty, loss = (penalty or 0.0) + float(extra.detach()), loss + extra
         loss.backward()
-        width = max(width, _width(batch, run))
-        tokens += len(part) * _width(batch, run) * (1 if second is None else 2)
-    return total, penalty, tokens, width
+        passes.shapes.append(shape_of_batch(batch))
+        passes.tokens += len(part) * _width(batch, run)
+    return total, penalty
 
 
 def _checkpointing(run: Run) -> AbstractContextManager[None]:
@@ -315,30 +332,49 @@ def _clip(run: Run) -> float:
     return float(norm)
 
 
-def _account(run: Run, seconds: float, tokens: int, width: int) -> None:
-    """Adds a step's time and FLOPs. The adapter's training costs three times its forward (METHODS.md, FLOPs)."""
-    run.seconds += seconds
-    run.step_times.append(seconds)
-    counts, passes = run.attached.counts, run.attached.backbone.passes
-    executed = 3 * tokens * adapter_flops_executed(counts, passes)
-    run.executed += executed
-    run.nominal += 3 * tokens * adapter_flops_nominal(counts, passes)
-    run.flops += executed + training_flops(run.attached.backbone, tokens, width, run.attached.trains_matrices)
+def _account(run: Run, passes: Passes, examples: int) -> None:
+    """Adds a step's FLOPs; by the nominal formula the adapter's training costs three times its forward (METHODS.md)."""
+    task, totals = run.attached.task, run.totals
+    parts = [run.counter.pass_flops(task, shape) for shape in passes.shapes]
+    parts = parts * (1 if run.attached.second_pass is None else 2) + [run.counter.penalty_flops()]
+    totals.flops += sum(part.total for part in parts)
+    totals.module_flops += sum(part.module for part in parts)
+    nominal = adapter_flops_nominal(run.attached.counts, run.attached.backbone.passes)
+    totals.nominal_flops += 3 * passes.tokens * nominal * (1 if run.attached.second_pass is None else 2)
+    totals.passes.update((task, *shape) for shape in passes.shapes)
+
+
+def _same_products(spec: RunSpec, config: MethodConfig) -> str:
+    """Equal for runs whose seeds alone tell them apart."""
+    return f"{spec.method.id} {config.model_dump_json()} {spec.comparison.training.gradient_checkpointing}"
 
 
 def _evaluated(run: Run) -> Iterator[Event]:
     """Scores and ranks after the current step."""
     scores, loss = evaluate(run.attached, run.data, run.training)
-    what, layers = layer_ranks(run.attached, run.task_ids)
     chosen = _validated(run) if run.training.selection == "best" else None
     yield EvalRecord(run=run.spec.run, step=run.step, scores=scores, loss=loss, validation=chosen, seconds=run.seconds)
-    if layers:
-        yield RankRecord(run=run.spec.run, step=run.step, what=what, layers=layers)
-    run.evaluations.append((run.step, scores))
     primary = chosen if run.validates else scores[run.metric]
-    if run.training.selection == "best" and primary is not None and (run.best is None or primary > run.best[1]):
+    better = run.training.selection == "best" and primary is not None and (run.best is None or primary > run.best[1])
+    yield from _ranked(run, better)
+    run.evaluations.append((run.step, scores))
+    run.eval_losses[run.step] = loss
+    if better and primary is not None:
         run.best, run.best_extra = (run.step, primary), run.extra_state()
         run.best_tensors = {name: parameter.detach().clone() for name, parameter in run.parameters.items()}
+
+
+def _ranked(run: Run, better: bool) -> Iterator[RankRecord]:
+    """The ranks of this moment, where they are due: always of what the run may leave."""
+    lasting = better or run.step == run.total_steps
+    if not lasting and len(run.evaluations) % run.training.rank_every:
+        return
+    tolerance = run.training.rank_tolerance
+    what, layers = layer_ranks(run.attached, run.task_ids, tolerance, spectra=lasting, cheap=not lasting)
+    if layers:
+        yield RankRecord(run=run.spec.run, step=run.step, what=what, layers=layers)
+        if better or run.training.selection == "last":
+            run.ranks = (run.step, what, layers)
 
 
 def _validated(run: Run) -> float | None:

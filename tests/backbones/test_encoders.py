@@ -12,7 +12,6 @@ import transformers
 from peft_core.backbones import initial_head, load_backbone, meta_backbone, model_info
 from peft_core.budget import budget
 from peft_core.methods import get_method, resolve
-from peft_core.metrics.flops import backbone_flops
 from peft_core.records import InputError, MethodSpec
 from tests.miniatures import MINIATURES
 
@@ -96,8 +95,6 @@ def test_shared_layers_count_once_and_cost_in_every_use(build, batch_for, tmp_pa
     assert entry["adapter_flops_nominal"] == entry["adapter_flops_executed"]
     plain = budget(str(tmp_path), [MethodSpec.parse("lora:rank=3")])[0]
     assert plain["flops_vs_lora"] == 1
-    maps = sum(2 * s.in_features * s.out_features for s in backbone.sites("six"))
-    assert backbone_flops(backbone, 10) == 2 * (maps + 4 * 10 * (32 + 32))
 
 
 @pytest.mark.parametrize("method", ["lora:rank=2", "adapter_houlsby:bottleneck=2", "adapter_pfeiffer:bottleneck=2"])

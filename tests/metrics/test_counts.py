@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from peft_core.metrics.flops import adapter_flops_executed, adapter_flops_nominal, backbone_flops, training_flops
+from peft_core.metrics.flops import adapter_flops_executed, adapter_flops_nominal
 from peft_core.metrics.parameters import (
     NOT_STORED,
     TensorCount,
@@ -15,7 +15,7 @@ from peft_core.metrics.parameters import (
 )
 from peft_core.metrics.published import CONVENTIONS, published
 from peft_core.metrics.storage import bit_level_storage_percent, nominal_stored_bits, stored_bits, stored_bytes
-from peft_core.records import InputError, Site
+from peft_core.records import InputError
 
 ROBERTA, DEBERTA, T5 = 124_055_040, 183_831_552, 222_903_552
 
@@ -114,26 +114,6 @@ def test_flops_executed_are_dense_and_nominal_ones_count_non_zeros() -> None:
     assert adapter_flops_executed(boosted) == 4 * adapter_flops_executed(plain)
     assert adapter_flops_nominal(boosted) == 2 * adapter_flops_nominal(plain)
     assert adapter_flops_executed(adapter(64, places=1)) == 4 * 64 * 768
-
-
-class TwoMaps:
-    """The part of a backbone that FLOPs read: one attention with a query map of 4 to 6, and one map of 6 to 4."""
-
-    passes = 1.0
-
-    def sites(self, selection: str) -> tuple[Site, ...]:
-        q = Site("q", "q", 0, "q", 4, 6)
-        return (q,) if selection == "qv" else (q, Site("o", "o", 0, "o", 6, 4))
-
-
-def test_backbone_flops_are_its_maps_and_its_attention() -> None:
-    per_token = 2 * (4 * 6 + 6 * 4) + 4 * 10 * 6
-    assert backbone_flops(TwoMaps(), 10) == per_token  # type: ignore[arg-type]
-    assert training_flops(TwoMaps(), tokens=30, width=10, full=False) == 2 * 30 * per_token  # type: ignore[arg-type]
-    assert training_flops(TwoMaps(), tokens=30, width=10, full=True) == 3 * 30 * per_token  # type: ignore[arg-type]
-    shared = TwoMaps()
-    shared.passes = 2.5
-    assert backbone_flops(shared, 10) == 2.5 * per_token  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peft_core.metrics.rank import rank_of_factors, rank_of_matrix, rank_of_spectrum
+from peft_core.metrics.rank import rank_of_factors, rank_of_matrix, rank_of_spectrum, ranks_of_factors
 from peft_core.records import RunFailure
 
 
@@ -132,3 +132,37 @@ def test_values_that_are_not_finite_are_refused(bad: float) -> None:
 def test_shapes_without_a_product_are_refused() -> None:
     with pytest.raises(ValueError, match="no product"):
         rank_of_factors(torch.ones(3, 2), torch.ones(3, 2))
+
+
+def test_layers_of_equal_shape_are_decomposed_together_and_in_order() -> None:
+    pairs = [factors(40, 4, 30, seed=1), factors(20, 4, 30, seed=2), factors(40, 4, 30, seed=3), factors(40, 6, 30)]
+    pairs[2] = (pairs[2][0], torch.zeros(4, 30))
+    for (left, right), found in zip(pairs, ranks_of_factors(pairs), strict=True):
+        alone = rank_of_factors(left, right)
+        dense = torch.linalg.svdvals(left.double() @ right.double())
+        assert (found.numerical, found.effective, found.norm) == (alone.numerical, alone.effective, alone.norm)
+        torch.testing.assert_close(
+            found.singular_values, dense[: len(found.singular_values)] if found.numerical else torch.zeros(0).double()
+        )
+    assert [found.numerical for found in ranks_of_factors(pairs)] == [4, 4, 0, 6]
+
+
+@pytest.mark.parametrize(("out", "inner", "width"), [(20, 4, 30), (30, 40, 20), (12, 12, 12), (8, 0, 8)])
+def test_orthogonality_is_the_distance_of_the_gram_matrix_from_the_identity(out: int, inner: int, width: int) -> None:
+    left, right = factors(out, inner, width)
+    delta = left.double() @ right.double()
+    expected = float((delta @ delta.T - torch.eye(out, dtype=torch.float64)).square().sum())
+    assert rank_of_factors(left, right).orthogonality == pytest.approx(expected, rel=1e-9)
+    assert rank_of_matrix(delta).orthogonality == pytest.approx(expected, rel=1e-9)
+
+
+def test_orthonormal_rows_are_at_distance_zero() -> None:
+    rows = torch.linalg.qr(factors(20, 8, 8)[0].double()).Q.T
+    assert rank_of_matrix(rows).orthogonality == pytest.approx(0, abs=1e-20)
+    assert rank_of_matrix(rows.T).orthogonality == pytest.approx(12)
+
+
+def test_the_tolerance_is_stated() -> None:
+    left, right = factors(40, 4, 30)
+    assert rank_of_factors(left, right).tolerance == 40 * torch.finfo(torch.float64).eps
+    assert rank_of_factors(left, right, 0.25).tolerance == 0.25

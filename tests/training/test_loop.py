@@ -159,7 +159,7 @@ def test_records_grow_and_count():
     assert [r.step for r in records if r.event == "eval"] == [0, 5, 10, 15, 20]
     assert [r.step for r in records if r.event == "rank"] == [0, 5, 10, 15, 20]
     assert all(b.flops > a.flops and b.seconds >= a.seconds for a, b in itertools.pairwise(steps))
-    assert steps[-1].adapter_flops_executed == pytest.approx(2 * steps[-1].adapter_flops_nominal, rel=1e-6)
+    assert all(b.adapter_flops_nominal > a.adapter_flops_nominal for a, b in itertools.pairwise(steps))
 
 
 def test_batches_are_a_permutation_with_little_padding():
