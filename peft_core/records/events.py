@@ -120,6 +120,9 @@ class RunResult(BaseModel):
     peak_memory_bytes: int | None
     learning_rate: float
     steps: int
+    resampled: tuple[float | None, ...] | None = Field(
+        None, description="the score on resamples of the evaluation rows, for paired bootstraps; not in results.json"
+    )
 
 
 class StateRecord(Record):

@@ -18,6 +18,7 @@ from peft_core.backbones import initial_head, label_tokens, load_backbone, meta_
 from peft_core.methods import Attached, get_method, resolve
 from peft_core.metrics.flops import adapter_flops_executed, adapter_flops_nominal
 from peft_core.metrics.parameters import trainable_parameters
+from peft_core.metrics.resampling import resampled_scores
 from peft_core.records import (
     ComparisonSpec,
     Emit,
@@ -32,7 +33,7 @@ from peft_core.records import (
 from peft_core.training.checkpoint import latest_checkpoint
 from peft_core.training.data import TaskData, chosen_tasks, load_data, provenance
 from peft_core.training.environment import environment, peak_memory_bytes, pick_device
-from peft_core.training.evaluate import layer_ranks, mean_score, primary_metric, summarize_ranks
+from peft_core.training.evaluate import evaluate, layer_ranks, mean_score, primary_metric, summarize_ranks
 from peft_core.training.loop import Run, train
 from peft_core.training.memory import require_memory
 from peft_core.training.native import save_adapter
@@ -253,7 +254,16 @@ def _result(run: Run, base: float | None) -> RunResult:
         peak_memory_bytes=peak_memory_bytes(run.attached.device),
         learning_rate=run.peak_rate,
         steps=run.total_steps,
+        resampled=_resampled(run),
     )
+
+
+def _resampled(run: Run) -> tuple[float | None, ...] | None:
+    """The selected model's score on resamples of the evaluation rows, the same ones for all runs of a comparison."""
+    outcomes = run.best_outcomes if run.best else run.outcomes
+    if outcomes is None:
+        outcomes = evaluate(run.attached, run.data, run.training).outcomes
+    return resampled_scores(outcomes, run.spec.comparison.data_seed) if outcomes else None
 
 
 def _split(tasks: Sequence[TaskData]) -> str:

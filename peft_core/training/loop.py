@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from peft_core.methods import Attached, MethodConfig, SecondPass
 from peft_core.metrics.flops import adapter_flops_executed, adapter_flops_nominal, training_flops
+from peft_core.metrics.resampling import Outcomes
 from peft_core.records import EvalRecord, Event, RankRecord, RunFailure, RunSpec, StepRecord
 from peft_core.training.checkpoint import Checkpoint, save_checkpoint
 from peft_core.training.data import TaskData
@@ -71,6 +72,8 @@ class Run:
         self.step_times: list[float] = []
         self.evaluations: list[tuple[int, dict[str, float | None]]] = []
         self.best: tuple[int, float] | None = None
+        self.outcomes: tuple[Outcomes, ...] | None = None
+        self.best_outcomes: tuple[Outcomes, ...] | None = None
         self.best_tensors: dict[str, Tensor] = {}
         self.best_extra: dict[str, Any] | None = None
         self.checkpointed_at = 0.0
@@ -328,7 +331,7 @@ def _account(run: Run, seconds: float, tokens: int, width: int) -> None:
 
 def _evaluated(run: Run) -> Iterator[Event]:
     """Scores and ranks after the current step."""
-    scores, loss = evaluate(run.attached, run.data, run.training)
+    scores, loss, run.outcomes = evaluate(run.attached, run.data, run.training)
     what, layers = layer_ranks(run.attached, run.task_ids)
     chosen = _validated(run) if run.training.selection == "best" else None
     yield EvalRecord(run=run.spec.run, step=run.step, scores=scores, loss=loss, validation=chosen, seconds=run.seconds)
@@ -338,6 +341,7 @@ def _evaluated(run: Run) -> Iterator[Event]:
     primary = chosen if run.validates else scores[run.metric]
     if run.training.selection == "best" and primary is not None and (run.best is None or primary > run.best[1]):
         run.best, run.best_extra = (run.step, primary), run.extra_state()
+        run.best_outcomes = run.outcomes
         run.best_tensors = {name: parameter.detach().clone() for name, parameter in run.parameters.items()}
 
 
