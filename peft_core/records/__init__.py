@@ -32,7 +32,9 @@ from peft_core.records.events import (
 )
 from peft_core.records.inputs import Frozen, InputError, RunFailure, checked, describe_fields
 from peft_core.records.specs import (
+    LOCKS,
     MAX_SEED,
+    BudgetLock,
     ComparisonSpec,
     MethodSpec,
     RunSpec,
@@ -44,10 +46,12 @@ from peft_core.records.specs import (
 )
 
 __all__ = [
+    "LOCKS",
     "MAX_SEED",
     "AdapterDefaults",
     "AdapterPlace",
     "Backbone",
+    "BudgetLock",
     "ComparisonRow",
     "ComparisonSpec",
     "Emit",

@@ -45,6 +45,58 @@ def bar_figure(table: Sequence[Row], key: str, title: str) -> Figure:
     return {"data": [trace], "layout": layout}
 
 
+def pareto_figure(table: Sequence[Row], document: Mapping[str, Any], x: str, y: str) -> Figure:
+    """Two figures of every method that has both, and a line through those that no other one beats.
+
+    Args:
+        document: what `pareto.fronts` found in the table.
+        x, y: keys of its measures.
+    """
+    points, titles = document["points"], {measure["key"]: measure["title"] for measure in document["measures"]}
+    known = [
+        (place, row["label"])
+        for place, row in enumerate(table)
+        if points[row["label"]][x] is not None and points[row["label"]][y] is not None
+    ]
+    line = document["fronts"][f"{x} {y}"]
+    traces: list[dict[str, Any]] = [
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "name": "Pareto front",
+            "x": [points[label][x] for label in line],
+            "y": [points[label][y] for label in line],
+            "line": {"color": "gray", "dash": "dot", "width": 1},
+            "hoverinfo": "skip",
+        }
+    ]
+    traces += [_method_point(label, place, points[label][x], points[label][y], label in line) for place, label in known]
+    layout = _layout("Pareto front", titles[x], titles[y])
+    layout["hovermode"] = "closest"
+    missing = [row["label"] for row in table if row["label"] not in {label for _, label in known}]
+    if missing:
+        layout["xaxis"]["title"]["text"] += f"<br><sub>without both figures: {escaped(', '.join(missing))}</sub>"
+    return {"data": traces, "layout": layout}
+
+
+def _method_point(label: str, place: int, x: float, y: float, on_front: bool) -> dict[str, Any]:
+    style = look(place)
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": escaped(label),
+        "x": [x],
+        "y": [y],
+        "hovertemplate": "%{x:.6g}, %{y:.4g}",
+        "marker": {
+            "color": style.colour if on_front else translucent(style.colour, 0.45),
+            "symbol": style.marker,
+            "size": 12,
+            "line": {"color": style.colour, "width": 2},
+        },
+    }
+
+
 def guides(configs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Guide lines for ranks: r, and d·r where modules are tied, from the configs that ran."""
     lines: dict[str, float] = {}
