@@ -14,15 +14,22 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 
 
 def line_figure(
-    lines: Sequence[Curve], title: str, x_title: str, y_title: str, guides: Mapping[str, float] | None = None
+    lines: Sequence[Curve],
+    title: str,
+    x_title: str,
+    y_title: str,
+    guides: Mapping[str, float] | None = None,
+    log: bool = False,
 ) -> Figure:
-    """A line per method with the range over its seeds as a band, and dotted guide lines."""
+    """A line per method with the range over its seeds as a band, and dotted guide lines. log: of the y axis."""
     traces: list[dict[str, Any]] = []
     for place, line in enumerate(lines):
         if line.x:
             traces += _band(line, place)
             traces.append(_line(line, place))
     layout = _layout(title, x_title, y_title)
+    if log:
+        layout["yaxis"]["type"] = "log"
     layout["shapes"] = [_guide(height) for height in (guides or {}).values()]
     layout["annotations"] = [_guide_text(text, height) for text, height in (guides or {}).items()]
     if not traces:

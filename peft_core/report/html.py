@@ -12,7 +12,7 @@ from typing import Any
 from peft_core.records import ComparisonSpec, View
 from peft_core.report import pareto, tables
 from peft_core.report.figures import Figure, bar_figure, guides, line_figure, pareto_figure
-from peft_core.report.series import curves
+from peft_core.report.series import curves, spectra
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; }
@@ -87,7 +87,8 @@ def _plotly() -> str:
 def _figures(view: View, table: Sequence[tables.Row]) -> list[Figure]:
     metric = view.comparison.metric or "score"
     baseline = view.comparison.baseline_score
-    ranks = curves(view, "effective")
+    ranks, singular = curves(view, "effective"), spectra(view)
+    spectrum = line_figure(singular, "Singular values, mean over layers", "place", "singular value", log=True)
     return [
         line_figure(
             curves(view, "score"), metric, "step", metric, {"baseline": baseline} if baseline is not None else None
@@ -100,6 +101,7 @@ def _figures(view: View, table: Sequence[tables.Row]) -> list[Figure]:
             "rank",
             guides([run.config or run.method.options for run in view.runs]) if any(line.x for line in ranks) else None,
         ),
+        *([spectrum] if any(line.x for line in singular) else []),
         bar_figure(table, "trainable", "Trainable parameters, head left out"),
         bar_figure(table, "adapter_flops_nominal", "Adapter FLOPs per token, nominal"),
         bar_figure(table, "adapter_flops_executed", "Adapter FLOPs per token, executed"),
