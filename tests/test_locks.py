@@ -128,3 +128,9 @@ def test_budget_prints_what_a_lock_changed(capsys) -> None:
     assert "rank 8 -> 11" in second["lock"] and "reference" in first["lock"]
     assert main([*command, "--lock-to", "lora:rank=8"]) == 2
     assert "it needs a lock" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("method", list_methods(), ids=lambda method: method.id)
+def test_a_method_with_a_size_says_which_option_it_is(method) -> None:
+    sizes = {"rank", "bottleneck", "length", "target_rank"} & method.Config.model_fields.keys()
+    assert method.Config.free in sizes if sizes else method.Config.free is None
