@@ -44,7 +44,7 @@ def budget(
 
 def _entry(model: str, method: MethodSpec, reference: MethodSpec | None, tasks: int) -> dict[str, Any]:
     attached, config = attach_shape(model, method, tasks=tasks)
-    backbone, counts = attached.backbone, _counts(attached)
+    backbone, counts = attached.backbone, counts_of(attached)
     total = backbone.parameter_count()
     nominal = adapter_flops_nominal(counts, backbone.passes)
     yardstick = _yardstick(model, backbone, config, reference)
@@ -74,11 +74,11 @@ def _entry(model: str, method: MethodSpec, reference: MethodSpec | None, tasks: 
 def _yardstick(model: str, backbone: Backbone, config: MethodConfig, reference: MethodSpec | None) -> int | None:
     if reference is None:
         return lora_reference_flops(backbone, config)
-    return adapter_flops_nominal(_counts(attach_shape(model, reference)[0]), backbone.passes)
+    return adapter_flops_nominal(counts_of(attach_shape(model, reference)[0]), backbone.passes)
 
 
-def _counts(attached: Attached) -> list[TensorCount]:
-    """A method's tensors: as attached, or at its target where it grows."""
+def counts_of(attached: Attached) -> list[TensorCount]:
+    """A method's tensors that budgets count: as attached, or at its target where it grows."""
     return attached.counts_at_target() if attached.counts_at_target else attached.counts
 
 
@@ -117,7 +117,7 @@ def published(figure: Mapping[str, str]) -> float:
     if figure["method"]:
         method = MethodSpec.parse(figure["method"])
         attached = attach_shape(figure["model"], method)[0]
-        counts, total_rank = _counts(attached), attached.total_rank
+        counts, total_rank = counts_of(attached), attached.total_rank
         sites = {key: value for key, value in method.options.items() if key == "sites"}
         yardstick = MethodSpec(id=method_of_part("yardstick").id, options={"rank": 8, **sites})
         reference = attach_shape(figure["model"], yardstick)[0].counts

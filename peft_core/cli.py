@@ -91,6 +91,14 @@ def _add_budget(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--fetch", action="store_true", help="ask the Hub for the config of a Hub id; without it no network is used"
     )
+    _add_lock(parser)
+
+
+def _add_lock(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--lock", metavar="KIND", help="parameters, rank or flops: make the methods equal in it by their size"
+    )
+    parser.add_argument("--lock-to", metavar="METHOD", help="the method they become equal to, as it is given")
 
 
 def _add_compare(commands: argparse._SubParsersAction) -> None:
@@ -110,6 +118,7 @@ def _add_compare(commands: argparse._SubParsersAction) -> None:
         _add_field(parser, name, ComparisonSpec.model_fields[name])
     for name, field in TrainingConfig.model_fields.items():
         _add_field(parser, name, field)
+    _add_lock(parser)
     parser.add_argument("--out", metavar="DIR", help="folder for results.json and report.html")
 
 

@@ -19,11 +19,13 @@ BELOW = {
     "tasks": {"records", "metrics"},
     "training": {"records", "metrics", "methods", "backbones", "tasks"},
     "budget": {"records", "metrics", "methods", "backbones", "tasks", "training"},
+    "locks": {"records", "metrics", "methods", "backbones", "tasks", "training", "budget"},
     "runs": {"records", "metrics", "methods", "backbones", "tasks", "training"},
     "export": {"records", "metrics", "methods", "backbones", "tasks", "training"},
     "report": {"records"},
     "commands": {
-        "records", "metrics", "methods", "backbones", "tasks", "training", "budget", "runs", "export", "report",
+        "records", "metrics", "methods", "backbones", "tasks", "training", "budget", "locks", "runs", "export",
+        "report",
     },
     "cli": {"records", "commands"},
 }  # fmt: skip

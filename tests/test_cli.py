@@ -7,6 +7,7 @@ import json
 import pytest
 
 from peft_core.cli import main
+from peft_core.records import InputError
 
 BAD = [
     (["--method", "lora:rank=0"], "lora.rank"),
@@ -36,6 +37,9 @@ BAD = [
     (["--model", "roberta-base"], "model"),
     (["--task-option", "spectrum=flat"], "spectrum"),
     (["absent.yaml"], "spec"),
+    (["--lock", "weights"], "lock"),
+    (["--lock", "rank", "--lock-to", "bitfit"], "lock_to"),
+    (["--lock-to", "lora"], "lock_to"),
 ]
 
 
@@ -233,3 +237,24 @@ def test_presets_agree_once_the_rest_is_given():
         "--task", COLA, "--preset", CAPABOOST, "--preset", PFEIFFER, "--epochs", "1", "--learning-rate", "1e-3"
     )
     assert [method.id for method in spec.methods] == ["capaboost_lora", "capaboost_pfeiffer"]
+
+
+LOCKED = ["--method", "lora:rank=4", "--method", "capaboost_lora"]
+
+
+def test_a_lock_in_a_file_is_the_same_as_in_the_options(tmp_path):
+    file = tmp_path / "spec.yaml"
+    file.write_text("methods: ['lora:rank=4', capaboost_lora]\nlock: parameters\n", encoding="utf-8")
+    given = spec_of(*LOCKED, "--lock", "parameters")
+    assert given.methods[1].options == {"rank": 5} and given.lock.asked[1].options == {}
+    assert spec_of(str(file)).methods == given.methods and spec_of(str(file)).lock == given.lock
+
+
+def test_a_frozen_config_runs_again_as_it_ran(tmp_path):
+    given = spec_of(*LOCKED, "--lock", "rank", "--lock-to", "capaboost_lora")
+    file = tmp_path / "frozen.yaml"
+    file.write_text(given.model_dump_json(), encoding="utf-8")
+    assert spec_of(str(file)) == given
+    for other in (["--method", "lora"], ["--lock", "flops"]):
+        with pytest.raises(InputError, match="belongs to the methods of the file"):
+            spec_of(str(file), *other)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import BaseModel
 
-from peft_core.records import ComparisonSpec, MethodSpec, TrainingConfig
+from peft_core.records import LOCKS, BudgetLock, ComparisonSpec, MethodSpec, TrainingConfig
 from peft_core.runs import example_spec
 from ui.form import COMPARISON_FIELDS, fields_of, written
 
@@ -48,6 +48,14 @@ class Engine(Protocol):
     def check(self, spec: ComparisonSpec) -> None: ...
 
     def budget(self, model: str, methods: Sequence[MethodSpec], tasks: int = 1) -> list[dict[str, Any]]: ...
+
+    def lock(self, spec: ComparisonSpec, kind: str, to: str | None) -> ComparisonSpec:
+        """The comparison under a budget lock."""
+        ...
+
+    def locked(
+        self, model: str, methods: Sequence[MethodSpec], kind: str, to: str | None, tasks: int = 1
+    ) -> tuple[Sequence[MethodSpec], BudgetLock]: ...
 
 
 class LocalEngine:
@@ -124,6 +132,20 @@ class LocalEngine:
 
             return budget(model, methods, tasks=tasks)
 
+    def lock(self, spec: ComparisonSpec, kind: str, to: str | None) -> ComparisonSpec:
+        with self._lock:
+            from peft_core.locks import lock_comparison
+
+            return lock_comparison(spec, kind, to)
+
+    def locked(
+        self, model: str, methods: Sequence[MethodSpec], kind: str, to: str | None, tasks: int = 1
+    ) -> tuple[Sequence[MethodSpec], BudgetLock]:
+        with self._lock:
+            from peft_core.locks import locked_methods
+
+            return locked_methods(model, methods, kind, to, tasks)
+
 
 def _catalogue() -> dict[str, Any]:
     from peft_core.backbones import list_models
@@ -154,6 +176,7 @@ def _catalogue() -> dict[str, Any]:
         "tasks": [_task(task) for task in list_tasks()],
         "training": fields_of(TrainingConfig),
         "comparison": fields_of(ComparisonSpec, COMPARISON_FIELDS),
+        "locks": [{"id": kind, "title": title} for kind, title in LOCKS.items()],
     }
 
 

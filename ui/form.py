@@ -50,6 +50,8 @@ class Form(BaseModel):
     train_rows: Scalar = None
     eval_rows: Scalar = None
     plan: Scalar = None
+    lock: str = Field("", max_length=100)
+    lock_to: str = Field("", max_length=20, description="place of the reference among the methods; empty: the first")
     training: Options = Field(default_factory=dict)
 
 
@@ -208,11 +210,39 @@ def form_from_spec(spec: ComparisonSpec) -> Form:
         model=spec.model,
         task=spec.task,
         task_options=texts(spec.task_options),
-        methods=[MethodRow(id=method.id, options=texts(method.options)) for method in spec.methods],
+        methods=[MethodRow(id=method.id, options=texts(method.options)) for method in asked_methods(spec)],
+        lock=spec.lock.kind if spec.lock else "",
+        lock_to=_place_in(spec) if spec.lock else "",
         seeds=", ".join(map(str, spec.seeds)),
         training=texts(spec.training.model_dump(exclude_unset=True)),
         **texts({name: getattr(spec, name) for name in COMPARISON_FIELDS}),
     )
+
+
+def lock_reference(form: Form, methods: Sequence[MethodSpec]) -> str | None:
+    """The label of the method that a lock makes the others equal to; None for the first one.
+
+    Raises:
+        InputError: there is no such row.
+    """
+    text = form.lock_to.strip()
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and int(text) < len(methods)):
+        raise InputError("lock_to", text, "choose one of the methods")
+    return str(methods[int(text)])
+
+
+def _place_in(spec: ComparisonSpec) -> str:
+    """Where the lock's reference stands among the methods that were given; empty for the first."""
+    names = [str(method) for method in asked_methods(spec)]
+    place = names.index(spec.lock.to) if spec.lock and spec.lock.to in names else 0
+    return str(place) if place else ""
+
+
+def asked_methods(spec: ComparisonSpec) -> tuple[MethodSpec, ...]:
+    """The methods as they were given, before a budget lock."""
+    return spec.lock.asked if spec.lock else spec.methods
 
 
 def texts(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -224,8 +254,10 @@ def command_line(spec: ComparisonSpec) -> str:
     parts = ["python", "-m", "peft_core", "compare", "--model", spec.model, "--task", spec.task]
     for name, value in spec.task_options.items():
         parts += ["--task-option", f"{name}={_said(value)}"]
-    for method in spec.methods:
+    for method in asked_methods(spec):
         parts += ["--method", str(method)]
+    if spec.lock:
+        parts += ["--lock", spec.lock.kind, "--lock-to", spec.lock.to]
     if spec.seeds == tuple(range(len(spec.seeds))):
         parts += ["--seeds", str(len(spec.seeds))]
     else:

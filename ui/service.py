@@ -18,7 +18,7 @@ from peft_core.records import (
     View,
     checked,
 )
-from peft_core.report import figures, report_html, results_document, tables
+from peft_core.report import figures, pareto, report_html, results_document, tables
 from peft_core.report.palette import look
 from peft_core.report.series import labels
 from peft_core.report.wire import packed
@@ -34,6 +34,7 @@ from ui.form import (
     first_form,
     form_from_spec,
     given,
+    lock_reference,
     preview_line,
     scalar,
     spec_from_form,
@@ -148,26 +149,52 @@ class Service:
                 raise InputError("task", task, allowed)
 
     def budget(self, form: Form) -> list[dict[str, Any] | None]:
-        """What each row of the form would train, before anything starts; None for a row that cannot be built."""
-        tasks = form.task.count("+") + 1
-        return [self._budget_of(form.model, row, tasks) for row in form.methods]
+        """What each row of the form would train, before anything starts; None for a row that cannot be built.
 
-    def _budget_of(self, model: str, row: MethodRow, tasks: int) -> dict[str, Any] | None:
+        Under a budget lock the figures are of what it makes of the row, and `lock` says so.
+        """
+        tasks = form.task.count("+") + 1
+        methods = [self._method_of(row) for row in form.methods]
+        said: list[str | None] = [None] * len(methods)
+        if form.lock and all(method is not None for method in methods):
+            try:
+                asked = [method for method in methods if method is not None]
+                found, record = self._engine.locked(form.model, asked, form.lock, lock_reference(form, asked), tasks)
+                methods, said = list(found), list(record.changes)
+            except ValueError as error:
+                said = [str(error)] * len(methods)
+        return [self._budget_of(form.model, *row, tasks) for row in zip(methods, said, strict=True)]
+
+    def _method_of(self, row: MethodRow) -> MethodSpec | None:
         options = {name: scalar(value) for name, value in given(row.options).items()}
         try:
             spec = MethodSpec(id=row.id, options=options)
             self._engine.resolve(spec)
-            found = self._engine.budget(model, [spec], tasks)[0]
+        except ValueError:
+            return None
+        return spec
+
+    def _budget_of(self, model: str, spec: MethodSpec | None, said: str | None, tasks: int) -> dict[str, Any] | None:
+        try:
+            found = self._engine.budget(model, [spec], tasks)[0] if spec else None
         except ValueError:
             return None
         keys = ("trainable", "trainable_percent", "rank_bound", "adapter_flops_nominal", "adapter_flops_executed")
-        return {key: found.get(key) for key in keys}
+        return {key: found.get(key) for key in keys} | {"lock": said} if found else None
 
     # --- acting ---
 
     def start(self, form: Form) -> str:
         """Check a form and queue its comparison; nothing is started unless all of it holds."""
-        return self._submit(spec_from_form(form, self._engine.resolve))
+        spec = spec_from_form(form, self._engine.resolve)
+        return self._submit(self._locked(spec, form) if form.lock else spec)
+
+    def _locked(self, spec: ComparisonSpec, form: Form) -> ComparisonSpec:
+        try:
+            self._allow(spec.task)
+            return self._engine.lock(spec, form.lock, lock_reference(form, spec.methods))
+        except InputError as error:
+            raise FormError([FieldError(field_of(error, spec), str(error))]) from None
 
     def again(self, comparison_id: str) -> str:
         """Queue a shown comparison anew."""
@@ -198,8 +225,8 @@ class Service:
         return f"ranklab-{view.comparison.id}.{kind}", media, make(view, reference)
 
 
-def _results_json(view: View, _reference: str | None) -> str:
-    return tables.dumped(results_document(view))
+def _results_json(view: View, reference: str | None) -> str:
+    return tables.dumped(results_document(view, reference))
 
 
 DOWNLOADS: dict[str, tuple[str, Callable[[View, str | None], str]]] = {
@@ -207,7 +234,7 @@ DOWNLOADS: dict[str, tuple[str, Callable[[View, str | None], str]]] = {
     "json": ("application/json", _results_json),
     "md": ("text/markdown", lambda view, reference: tables.to_markdown(tables.rows(view, reference))),
     "tex": ("application/x-tex", lambda view, reference: tables.to_latex(tables.rows(view, reference))),
-    "html": ("text/html", lambda view, _reference: report_html(view)),
+    "html": ("text/html", report_html),
 }
 
 
@@ -248,10 +275,15 @@ def payload(view: View, after: int, reference: str | None = None, table: bool = 
         "environment": row.environment,
         "runs": [_run(run.model_dump(mode="json", exclude={"method", "result"})) for run in view.runs],
         "points": packed(view.events, row.metric),
-        "table": tables.rows(view, reference) if wants_table else None,
+        **(_tabled(view, reference) if wants_table else {"table": None}),
         "first_evaluation": _first_evaluation(view),
     }
     return tables.strict(data | (_fixed(view) if after == 0 else {}))
+
+
+def _tabled(view: View, reference: str | None) -> dict[str, Any]:
+    table = tables.rows(view, reference)
+    return {"table": table, "notes": tables.notes(table), "pareto": pareto.fronts(table)}
 
 
 def _first_evaluation(view: View) -> int | None:

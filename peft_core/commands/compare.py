@@ -53,6 +53,7 @@ def read_spec(options: argparse.Namespace) -> ComparisonSpec:
         InputError: a value that does not fit, named by its field.
     """
     values: dict[str, Any] = _from_file(Path(options.spec)) if options.spec else {}
+    lock, lock_to = _asked_lock(options, values)
     training = dict(values.pop("training", {}) or {})
     for name in (*_SPEC, *_TRAINING):
         given = getattr(options, name, None)
@@ -73,7 +74,26 @@ def read_spec(options: argparse.Namespace) -> ComparisonSpec:
         with_presets(options.preset, values, training)
     values.setdefault("methods", example_spec().methods)
     values["training"] = checked(TrainingConfig, training, prefix="training.")
-    return checked(ComparisonSpec, values)
+    spec = checked(ComparisonSpec, values)
+    if lock is None:
+        return spec
+    from peft_core.locks import lock_comparison
+
+    return lock_comparison(spec, lock, lock_to)
+
+
+def _asked_lock(options: argparse.Namespace, values: dict[str, Any]) -> tuple[str | None, str | None]:
+    """The lock to solve, and its reference. A file may name one, or hold what one has made of its methods."""
+    kind, to = values.pop("lock", None), values.pop("lock_to", None)
+    if isinstance(kind, dict):
+        if options.lock is not None or options.method or options.preset:
+            raise InputError("lock", kind.get("kind"), "it belongs to the methods of the file; leave it out there")
+        values["lock"], kind = kind, None
+    kind = options.lock if options.lock is not None else kind
+    to = options.lock_to if options.lock_to is not None else to
+    if to is not None and kind is None:
+        raise InputError("lock_to", to, "it needs a lock: parameters, rank or flops")
+    return kind, to
 
 
 def _from_file(path: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import dataclasses
 from contextlib import nullcontext
 from typing import Any
 
-from peft_core.commands._output import print_json, print_table
+from peft_core.commands._output import messages, print_json, print_table
 from peft_core.records import InputError, MethodSpec, describe_fields, parse_scalar
 
 MAX_TASKS = 64
@@ -68,9 +68,15 @@ def budget(options: argparse.Namespace) -> int:
     from peft_core.budget import budget as compute
 
     reference = MethodSpec.parse(options.flops_reference) if options.flops_reference else None
-    asked, count = [MethodSpec.parse(text) for text in options.method], _tasks(options.tasks)
+    asked, tasks = [MethodSpec.parse(text) for text in options.method], _tasks(options.tasks)
     with nullcontext() if options.fetch else local_only():
-        entries = compute(options.model, asked, reference, count)
+        methods, changes = _locked(options, asked, tasks)
+        entries = compute(options.model, methods, reference, tasks)
+    if changes:
+        entries = [
+            entry | {"asked": str(method), "lock": said}
+            for entry, method, said in zip(entries, asked, changes, strict=True)
+        ]
     if options.json:
         print_json(entries)
     else:
@@ -78,7 +84,21 @@ def budget(options: argparse.Namespace) -> int:
         print_table(
             (*columns, "rank_bound", "adapter_flops_executed", "adapter_flops_nominal", "flops_vs_lora"), entries
         )
+        for said in changes:
+            messages.print(said, markup=False)
     return 0
+
+
+def _locked(options: argparse.Namespace, asked: list[MethodSpec], tasks: int) -> tuple[list[MethodSpec], list[str]]:
+    """The methods under the lock that was asked for, and what it says of each."""
+    if options.lock is None:
+        if options.lock_to is not None:
+            raise InputError("lock_to", options.lock_to, "it needs a lock: parameters, rank or flops")
+        return asked, []
+    from peft_core.locks import locked_methods
+
+    methods, record = locked_methods(options.model, asked, options.lock, options.lock_to, tasks)
+    return list(methods), list(record.changes)
 
 
 def _tasks(text: str) -> int:

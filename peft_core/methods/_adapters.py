@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -19,6 +19,7 @@ Nonlinearity = Literal["relu", "gelu", "gelu_new", "swish", "tanh"]
 class AdapterConfig(MethodConfig):
     """Options of bottleneck adapters."""
 
+    free: ClassVar[str | None] = "bottleneck"
     bottleneck: int = Field(16, ge=1, le=65536, description="width bn of the adapter")
     nonlinearity: Nonlinearity | None = Field(None, description="empty: the method's own on this architecture")
 

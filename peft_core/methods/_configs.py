@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from peft_core.methods._masks import BoostConfig
@@ -11,13 +13,23 @@ from peft_core.records import Backbone, Frozen, InputError, Site, SiteSelection
 class MethodConfig(Frozen):
     """Options common to all methods. Each method has a default rate of its own; none comes from a sweep yet."""
 
+    free: ClassVar[str | None] = None
+    """The whole-number option that sets the method's size: what a budget lock moves. None: it has none."""
+
     learning_rate: float = Field(1e-3, gt=0, le=10, description="peak learning rate of this method")
     weight_decay: float = Field(0.01, ge=0, le=10, description="AdamW's decay; biases and LayerNorms have none")
+
+    @property
+    def free_step(self) -> int:
+        """What the size must be a multiple of: M under N:M masks."""
+        boost: BoostConfig | None = getattr(self, "boost", None)
+        return boost.n_of_m[1] if boost and boost.n_of_m else 1
 
 
 class LowRankConfig(MethodConfig):
     """Options common to the low-rank family."""
 
+    free: ClassVar[str | None] = "rank"
     rank: int = Field(8, ge=1, le=8192, description="inner dimension r of the shared low-rank pair")
     alpha: float | None = Field(None, gt=0, le=1e6, description="scale is alpha / rank; empty: scale 1")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the module's input, one draw a branch")

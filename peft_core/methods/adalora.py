@@ -18,6 +18,7 @@ What trains is r_0 (in + out + 1) a map; stored are the directions that live, r_
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from pydantic import Field, model_validator
@@ -35,6 +36,7 @@ from peft_core.records import Backbone, InputError, SiteSelection
 class Config(MethodConfig):
     """Options of AdaLoRA."""
 
+    free: ClassVar[str | None] = "target_rank"
     learning_rate: float = Field(3e-3, gt=0, le=10, description="peak learning rate of this method")
     target_rank: int = Field(8, ge=1, le=8192, description="average rank of a map at the end")
     initial_rank: int | None = Field(None, ge=1, le=8192, description="rank at the start; empty: 1.5 times the target")

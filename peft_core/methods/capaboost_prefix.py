@@ -9,6 +9,8 @@ count. N:M groups lie along the contracted axis: features for P_K, rows for P_V.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from pydantic import Field
 
@@ -20,6 +22,7 @@ from peft_core.records import Backbone
 class Config(MethodConfig, BoostedConfig):
     """Options of CapaBoost on prefix-tuning."""
 
+    free: ClassVar[str | None] = "length"
     learning_rate: float = Field(2e-2, gt=0, le=10, description="peak learning rate of this method")
     length: int = Field(16, ge=1, le=4096, description="shared keys and values l of every attention")
 

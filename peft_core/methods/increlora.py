@@ -29,7 +29,7 @@ more components a map train: at the peak sum of (r_k + c)(in + out) + r_k.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -47,6 +47,7 @@ from peft_core.records import Backbone, InputError, SiteSelection
 class Config(MethodConfig):
     """Options of IncreLoRA."""
 
+    free: ClassVar[str | None] = "target_rank"
     learning_rate: float = Field(3e-3, gt=0, le=10, description="peak learning rate of this method")
     target_rank: int = Field(8, ge=1, le=8192, description="average rank of a map at the end")
     interval: int | None = Field(None, ge=1, le=1_000_000, description="nu: steps between growths; empty: by the run")

@@ -11,6 +11,8 @@ is once a step and not counted. The rank shown is that of P_V P_K, the linear ma
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from pydantic import Field
 
@@ -22,6 +24,7 @@ from peft_core.records import Backbone
 class Config(MethodConfig):
     """Options of prefix-tuning."""
 
+    free: ClassVar[str | None] = "length"
     learning_rate: float = Field(
         2e-3, gt=0, le=10, description="peak learning rate; without reparametrize ten times as much trains better"
     )

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -33,6 +34,7 @@ from peft_core.records import Backbone, PrefixPlace
 class Config(MethodConfig, PropetlConfig):
     """Options of ProPETL on prefix-tuning."""
 
+    free: ClassVar[str | None] = "length"
     learning_rate: float = Field(2e-3, gt=0, le=10, description="peak learning rate of this method")
     mask_learning_rate: float = Field(1e-4, gt=0, le=10, description="peak learning rate of the masks' scores")
     length: int = Field(16, ge=1, le=4096, description="extra keys and values l of every attention")

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -28,6 +28,7 @@ from peft_core.records import Backbone, InputError, PromptPlace
 class Config(MethodConfig):
     """Options of deep visual prompt tuning."""
 
+    free: ClassVar[str | None] = "length"
     learning_rate: float = Field(2e-2, gt=0, le=10, description="peak learning rate of this method")
     length: int = Field(8, ge=1, le=4096, description="prompts l of every layer")
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from peft_core.metrics.resampling import Outcomes, class_rescore, number_rescore
 from peft_core.records import InputError
 
 Metric = Callable[[np.ndarray, np.ndarray], float | None]
@@ -73,6 +74,21 @@ def score(names: Sequence[str], outputs: Tensor, labels: Tensor) -> dict[str, fl
     if not bool(torch.isfinite(predictions).all()) or len(labels) == 0:
         return {name: None for name in names}
     return {name: _one(name, predictions, labels.detach().cpu()) for name in names}
+
+
+def outcomes(name: str, outputs: Tensor, labels: Tensor) -> Outcomes | None:
+    """What `name` needs to be computed again on resampled rows; None where `score` has nothing either.
+
+    Args:
+        name, outputs, labels: as in `score`.
+    """
+    predictions, rows = outputs.detach().float().cpu(), len(labels)
+    if not bool(torch.isfinite(predictions).all()) or rows == 0:
+        return None
+    if name in CLASS_METRICS:
+        return Outcomes(rows, class_rescore(name, labels.cpu().numpy(), predictions.argmax(-1).numpy()))
+    numbers = (side.double().reshape(rows, -1).numpy() for side in (labels.detach().cpu(), predictions))
+    return Outcomes(rows, number_rescore(name, *numbers))
 
 
 def baseline(names: Sequence[str], train_labels: Tensor, eval_labels: Tensor) -> dict[str, float | None]:

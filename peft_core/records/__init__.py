@@ -33,7 +33,9 @@ from peft_core.records.events import (
 )
 from peft_core.records.inputs import Frozen, InputError, RunFailure, checked, describe_fields
 from peft_core.records.specs import (
+    LOCKS,
     MAX_SEED,
+    BudgetLock,
     ComparisonSpec,
     MethodSpec,
     RunSpec,
@@ -46,11 +48,13 @@ from peft_core.records.specs import (
 from peft_core.records.sweep import Absence, SweepMethod, SweepSpec, SweepTask, Trial
 
 __all__ = [
+    "LOCKS",
     "MAX_SEED",
     "Absence",
     "AdapterDefaults",
     "AdapterPlace",
     "Backbone",
+    "BudgetLock",
     "ComparisonRow",
     "ComparisonSpec",
     "Emit",

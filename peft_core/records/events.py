@@ -171,6 +171,9 @@ class RunResult(BaseModel):
     eval_loss: float | None = Field(None, description="mean task loss on the evaluation rows at the selected step")
     train_loss: float | None = Field(None, description="mean task loss over the steps of the last interval")
     train_penalty: float | None = Field(None, description="what the method added to it, a mean over the same steps")
+    resampled: tuple[float | None, ...] | None = Field(
+        None, description="the score on resamples of the evaluation rows, for paired bootstraps; not in results.json"
+    )
 
 
 class StateRecord(Record):

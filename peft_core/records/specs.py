@@ -129,6 +129,22 @@ class TrainingConfig(Frozen):
         return self.eval_every if self.eval_every is not None else max(1, math.ceil(total_steps / 10))
 
 
+LOCKS = {"parameters": "equal parameters", "rank": "equal rank", "flops": "equal nominal FLOPs"}
+
+
+class BudgetLock(Frozen):
+    """What was asked under a budget lock. The comparison's own methods are what it made of them, and what runs."""
+
+    kind: Literal["parameters", "rank", "flops"]
+    to: str = Field(max_length=1000, description="label of the reference method, which stays as it is")
+    asked: tuple[MethodSpec, ...] = Field(min_length=1, max_length=64, description="the methods as they were given")
+    changes: tuple[str, ...] = Field(description="what was changed, and how near it comes: a sentence a method")
+
+    @property
+    def title(self) -> str:
+        return f"{LOCKS[self.kind].capitalize()}: as near to {self.to} as each method comes."
+
+
 class ComparisonSpec(Frozen):
     """One comparison: methods x seeds on one model and task under equal settings. The unit of work."""
 
@@ -138,6 +154,7 @@ class ComparisonSpec(Frozen):
     )
     task_options: dict[str, bool | int | float | str | None] = Field(default_factory=dict)
     methods: tuple[MethodSpec, ...] = Field(min_length=1, max_length=64)
+    lock: BudgetLock | None = Field(None, description="the budget that the methods were made equal in; empty: free")
     seeds: tuple[Seed, ...] = Field((0, 1), min_length=1, max_length=100)
     data_seed: Seed = Field(0, description="draws the rows and their order, the same for all runs")
     train_rows: int | None = Field(None, ge=1, le=100_000_000, description="training rows; empty: the task's default")

@@ -14,15 +14,22 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 
 
 def line_figure(
-    lines: Sequence[Curve], title: str, x_title: str, y_title: str, guides: Mapping[str, float] | None = None
+    lines: Sequence[Curve],
+    title: str,
+    x_title: str,
+    y_title: str,
+    guides: Mapping[str, float] | None = None,
+    log: bool = False,
 ) -> Figure:
-    """A line per method with the range over its seeds as a band, and dotted guide lines."""
+    """A line per method with the range over its seeds as a band, and dotted guide lines. log: of the y axis."""
     traces: list[dict[str, Any]] = []
     for place, line in enumerate(lines):
         if line.x:
             traces += _band(line, place)
             traces.append(_line(line, place))
     layout = _layout(title, x_title, y_title)
+    if log:
+        layout["yaxis"]["type"] = "log"
     layout["shapes"] = [_guide(height) for height in (guides or {}).values()]
     layout["annotations"] = [_guide_text(text, height) for text, height in (guides or {}).items()]
     if not traces:
@@ -43,6 +50,58 @@ def bar_figure(table: Sequence[Row], key: str, title: str) -> Figure:
     layout = _layout(title, "", "")
     layout["yaxis"] |= {"autorange": "reversed", "automargin": True}
     return {"data": [trace], "layout": layout}
+
+
+def pareto_figure(table: Sequence[Row], document: Mapping[str, Any], x: str, y: str) -> Figure:
+    """Two figures of every method that has both, and a line through those that no other one beats.
+
+    Args:
+        document: what `pareto.fronts` found in the table.
+        x, y: keys of its measures.
+    """
+    points, titles = document["points"], {measure["key"]: measure["title"] for measure in document["measures"]}
+    known = [
+        (place, row["label"])
+        for place, row in enumerate(table)
+        if points[row["label"]][x] is not None and points[row["label"]][y] is not None
+    ]
+    line = document["fronts"][f"{x} {y}"]
+    traces: list[dict[str, Any]] = [
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "name": "Pareto front",
+            "x": [points[label][x] for label in line],
+            "y": [points[label][y] for label in line],
+            "line": {"color": "gray", "dash": "dot", "width": 1},
+            "hoverinfo": "skip",
+        }
+    ]
+    traces += [_method_point(label, place, points[label][x], points[label][y], label in line) for place, label in known]
+    layout = _layout("Pareto front", titles[x], titles[y])
+    layout["hovermode"] = "closest"
+    missing = [row["label"] for row in table if row["label"] not in {label for _, label in known}]
+    if missing:
+        layout["xaxis"]["title"]["text"] += f"<br><sub>without both figures: {escaped(', '.join(missing))}</sub>"
+    return {"data": traces, "layout": layout}
+
+
+def _method_point(label: str, place: int, x: float, y: float, on_front: bool) -> dict[str, Any]:
+    style = look(place)
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": escaped(label),
+        "x": [x],
+        "y": [y],
+        "hovertemplate": "%{x:.6g}, %{y:.4g}",
+        "marker": {
+            "color": style.colour if on_front else translucent(style.colour, 0.45),
+            "symbol": style.marker,
+            "size": 12,
+            "line": {"color": style.colour, "width": 2},
+        },
+    }
 
 
 def guides(configs: Sequence[Mapping[str, Any]]) -> dict[str, float]:

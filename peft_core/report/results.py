@@ -53,8 +53,12 @@ RESULT_KEYS = (
 )
 
 
-def results_document(view: View) -> dict[str, Any]:
-    """The document. Needs a view with all events: the curves come from them."""
+def results_document(view: View, reference: str | None = None) -> dict[str, Any]:
+    """The document. Needs a view with all events: the curves come from them.
+
+    Args:
+        reference: label that the summary's differences are to; the first one if unsaid.
+    """
     comparison = view.comparison
     reported = points(view.events)
     return strict(
@@ -69,7 +73,7 @@ def results_document(view: View) -> dict[str, Any]:
             "environment": comparison.environment,
             "plan": comparison.plan,
             "runs": [_run(run, reported.get(run.run, RunPoints()), view) for run in view.runs],
-            "summary": summary(view),
+            "summary": summary(view, reference),
         }
     )
 

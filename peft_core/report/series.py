@@ -132,6 +132,35 @@ def curves(view: View, measure: Measure, axis: Axis = "step", smoothing: float =
     return lines
 
 
+def spectra(view: View) -> list[Curve]:
+    """Singular values per label, largest first: x counts them, y is their mean over layers and seeds.
+
+    Of every run the selected evaluation, or the last one that recorded them. Layers with fewer values count only as
+    far as these go.
+    """
+    reported = points(view.events)
+    lines = []
+    for label in labels(view):
+        runs = [run for run in view.runs if run.label == label and run.run in reported]
+        found = [_spectrum(reported[run.run], run.result.selected_step if run.result else None) for run in runs]
+        lines.append(_mean_curve(label, [values for values in found if values], 2000))
+    return lines
+
+
+def _spectrum(run: RunPoints, selected: int | None) -> dict[int, tuple[float, float]]:
+    rows = zip(run.ranks["step"], run.ranks["layers"], strict=True)
+    known = {step: [layer["spectrum"] for layer in layers if layer.get("spectrum")] for step, layers in rows}
+    steps = [step for step, layers in known.items() if layers]
+    if not steps:
+        return {}
+    layers = known[selected if selected in steps else steps[-1]]
+    most = max(len(values) for values in layers)
+    return {
+        place + 1: (place + 1.0, statistics.fmean(values[place] for values in layers if place < len(values)))
+        for place in range(most)
+    }
+
+
 def _mean_curve(label: str, runs: Sequence[Mapping[int, tuple[float, float]]], limit: int) -> Curve:
     steps = decimated(sorted({step for run in runs for step in run}), limit)
     at = [[run[step] for run in runs if step in run] for step in steps]

@@ -11,7 +11,7 @@ from typing import Any
 
 from peft_core.records import RunRow, RunState, View
 from peft_core.report.series import labels, points
-from peft_core.report.statistics import paired, spread
+from peft_core.report.statistics import BOOTSTRAP, ONE_SEED, Resampled, holm, paired, spread
 
 Row = dict[str, Any]
 
@@ -48,16 +48,24 @@ def score_of(run: RunRow, metric: str | None) -> float | None:
 
 
 def summary(view: View, reference: str | None = None) -> list[Row]:
-    """`summary` of results.json: one entry per label; differences are paired by seed, to the first label if unsaid."""
+    """`summary` of results.json: one entry per label; differences are paired by seed, to the first label if unsaid.
+
+    All runs of the comparison count, whatever a page shows of them; Holm's correction is over all its methods.
+    """
     metric = view.comparison.metric
     by_label = {label: _scores(view, label, metric) for label in labels(view)}
+    rows_of = {label: _resampled(view, label) for label in by_label}
     chosen = reference if reference in by_label else next(iter(by_label))
+    versus = {
+        label: paired(scores, by_label[chosen], chosen, rows_of[label], rows_of[chosen])
+        for label, scores in by_label.items()
+        if label != chosen
+    }
+    corrected = holm([line["p_sign_flip"] for line in versus.values()])
+    for line, value in zip(versus.values(), corrected, strict=True):
+        line["p_holm"] = value
     return [
-        {
-            "label": label,
-            **spread(list(scores.values())),
-            "versus": paired(scores, by_label[chosen], chosen) if label != chosen else None,
-        }
+        {"label": label, **spread(list(scores.values())), "versus": versus.get(label)}
         for label, scores in by_label.items()
     ]
 
@@ -65,6 +73,11 @@ def summary(view: View, reference: str | None = None) -> list[Row]:
 def _scores(view: View, label: str, metric: str | None) -> dict[int, float]:
     found = {run.seed: score_of(run, metric) for run in view.runs if run.label == label}
     return {seed: score for seed, score in found.items() if score is not None}
+
+
+def _resampled(view: View, label: str) -> Resampled:
+    found = {run.seed: run.result.resampled for run in view.runs if run.label == label and run.result}
+    return {seed: scores for seed, scores in found.items() if scores is not None}
 
 
 def rows(view: View, reference: str | None = None) -> list[Row]:
@@ -118,6 +131,7 @@ def flat(row: Row) -> Row:
     versus, rank = row["versus"] or {}, row["rank"] or {}
     low, high = row["ci95"] or (None, None)
     difference_low, difference_high = versus.get("ci95") or (None, None)
+    rows_low, rows_high = versus.get("bootstrap95") or (None, None)
     return {
         "label": row["label"],
         "n": row["n"],
@@ -130,6 +144,12 @@ def flat(row: Row) -> Row:
         "difference_ci95_low": difference_low,
         "difference_ci95_high": difference_high,
         "difference_n": versus.get("n"),
+        "difference_std": versus.get("std"),
+        "row_bootstrap95_low": rows_low,
+        "row_bootstrap95_high": rows_high,
+        "p_sign_flip": versus.get("p_sign_flip"),
+        "p_sign_flip_holm": versus.get("p_holm"),
+        "note": versus.get("note"),
         **{f"score_{name}": value for name, value in row["scores"].items()},
         **{f"rank_{name}": rank.get(name) for name in RANK_FIGURES},
         **{name: row[name] for name in RESULT_FIGURES},
@@ -172,7 +192,8 @@ def cells(row: Row) -> list[str]:
         row["label"],
         str(row["n"]),
         plus_minus(row["mean"], row["std"]),
-        signed_interval(versus.get("mean_difference"), versus.get("ci95")),
+        difference(versus),
+        p_values(versus),
         number(rank.get("numerical_mean")),
         number(row["trainable"]),
         number(row["adapter_flops_nominal"]),
@@ -186,6 +207,7 @@ HEADINGS = (
     "n",
     "score, mean ± std",
     "paired difference [95 %]",
+    "p (Holm)",
     "rank",
     "trainable",
     "FLOPs, nominal",
@@ -196,14 +218,16 @@ HEADINGS = (
 
 def to_markdown(table: Sequence[Row]) -> str:
     lines = [HEADINGS, ["---"] + ["---:"] * (len(HEADINGS) - 1), *(cells(row) for row in table)]
-    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+    body = "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+    return body + "\n" + " ".join(notes(table)).replace("|", "\\|") + "\n"
 
 
 def to_latex(table: Sequence[Row]) -> str:
-    """A booktabs tabular."""
+    """A booktabs tabular, and what its figures are as comments behind it."""
     body = [" & ".join(_latex(cell) for cell in line) + r" \\" for line in (HEADINGS, *(cells(row) for row in table))]
     inner = [r"\toprule", body[0], r"\midrule", *body[1:], r"\bottomrule"]
-    return "\n".join([r"\begin{tabular}{l" + "r" * (len(HEADINGS) - 1) + "}", *inner, r"\end{tabular}", ""])
+    said = ["% " + " ".join(sentence.split()) for sentence in notes(table)]
+    return "\n".join([r"\begin{tabular}{l" + "r" * (len(HEADINGS) - 1) + "}", *inner, r"\end{tabular}", *said, ""])
 
 
 LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "−": "$-$"}
@@ -232,3 +256,32 @@ def signed_interval(mean: float | None, interval: Sequence[float] | None) -> str
         return "–"
     shown = f"{mean:+.3f}"
     return shown if interval is None else f"{shown} [{interval[0]:+.3f}, {interval[1]:+.3f}]"
+
+
+def difference(versus: Mapping[str, Any]) -> str:
+    """A paired difference with its interval; what is not the t interval over seeds says what it is."""
+    shown = signed_interval(versus.get("mean_difference"), versus.get("ci95") or versus.get("bootstrap95"))
+    if versus.get("n") != 1:
+        return shown
+    return shown + (" (one seed; bootstrap over rows)" if versus.get("bootstrap95") else " (one seed)")
+
+
+def p_values(versus: Mapping[str, Any]) -> str:
+    if versus.get("p_sign_flip") is None:
+        return "–"
+    return f"{versus['p_sign_flip']:.3g} ({versus['p_holm']:.3g})"
+
+
+def notes(table: Sequence[Row]) -> list[str]:
+    """What the statistics of this table are, in sentences."""
+    lines = [row["versus"] for row in table if row["versus"]]
+    said = ["Score: mean ± sample standard deviation over n seeds."]
+    if any(line["ci95"] for line in lines):
+        reference = next(line["reference"] for line in lines)
+        said.append(f"Difference to {reference}: paired by seed and batch order, with its 95 % t interval over seeds.")
+    if any(row["n"] == 1 for row in table) or any(line["n"] == 1 for line in lines):
+        rows = any(line["bootstrap95"] for line in lines)
+        said.append(f"{ONE_SEED.capitalize()}" + (f"; the brackets are a {BOOTSTRAP} (95 %)." if rows else "."))
+    if any(line["p_sign_flip"] is not None for line in lines):
+        said.append("p: two-sided sign-flip permutation test, and in parentheses with Holm's correction over methods.")
+    return said

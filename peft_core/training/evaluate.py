@@ -12,7 +12,7 @@ from peft_core.metrics.rank import Rank, ranks_of_factors, ranks_of_matrices
 from peft_core.records import LayerRank, RankOf, TrainingConfig
 from peft_core.tasks import TaskInfo
 from peft_core.training.data import TaskData
-from peft_core.training.problems import Scores
+from peft_core.training.problems import Evaluation
 
 MEAN = "mean_score"
 """Name of the score of several tasks: the mean of their first metrics."""
@@ -28,8 +28,8 @@ def primary_metric(infos: Sequence[TaskInfo]) -> str:
 
 def evaluate(
     attached: Attached, tasks: Sequence[TaskData], training: TrainingConfig, validation: bool = False
-) -> tuple[Scores, float]:
-    """Scores by metric name, and the mean loss, on the evaluation rows or those for validation.
+) -> Evaluation:
+    """Scores by metric name, the mean loss and what came of each row, on the evaluation rows or those for validation.
 
     With several tasks the names are ``<task>.<metric>``, and `MEAN` stands before them.
     """
@@ -44,10 +44,12 @@ def evaluate(
     named = {
         f"{task.info.id}.{name}": value
         for task, part in zip(tasks, parts, strict=True)
-        for name, value in part[0].items()
+        for name, value in part.scores.items()
     }
-    firsts = [part[0][task.info.metrics[0]] for task, part in zip(tasks, parts, strict=True)]
-    return {MEAN: mean_score(firsts)} | named, sum(loss for _, loss in parts) / len(parts)
+    firsts = [part.scores[task.info.metrics[0]] for task, part in zip(tasks, parts, strict=True)]
+    found = tuple(one for part in parts for one in part.outcomes or ())
+    loss = sum(part.loss for part in parts) / len(parts)
+    return Evaluation({MEAN: mean_score(firsts)} | named, loss, found if len(found) == len(parts) else None)
 
 
 def mean_score(values: Sequence[float | None]) -> float | None:

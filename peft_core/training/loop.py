@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from peft_core.methods import Attached, MethodConfig, SecondPass
 from peft_core.metrics.flops import adapter_flops_nominal
+from peft_core.metrics.resampling import Outcomes
 from peft_core.records import EvalRecord, Event, LayerRank, RankOf, RankRecord, RunFailure, RunSpec, StepRecord
 from peft_core.training.checkpoint import Checkpoint, save_checkpoint
 from peft_core.training.counting import StepCounter, shape_of_batch
@@ -78,6 +79,8 @@ class Run:
         self.eval_losses: dict[int, float | None] = {}
         self.ranks: tuple[int, RankOf, tuple[LayerRank, ...]] | None = None
         self.best: tuple[int, float] | None = None
+        self.outcomes: tuple[Outcomes, ...] | None = None
+        self.best_outcomes: tuple[Outcomes, ...] | None = None
         self.best_tensors: dict[str, Tensor] = {}
         self.best_extra: dict[str, Any] | None = None
         self.checkpointed_at = 0.0
@@ -351,7 +354,7 @@ def _same_products(spec: RunSpec, config: MethodConfig) -> str:
 
 def _evaluated(run: Run) -> Iterator[Event]:
     """Scores and ranks after the current step."""
-    scores, loss = evaluate(run.attached, run.data, run.training)
+    scores, loss, run.outcomes = evaluate(run.attached, run.data, run.training)
     chosen = _validated(run) if run.training.selection == "best" else None
     yield EvalRecord(run=run.spec.run, step=run.step, scores=scores, loss=loss, validation=chosen, seconds=run.seconds)
     primary = chosen if run.validates else scores[run.metric]
@@ -361,6 +364,7 @@ def _evaluated(run: Run) -> Iterator[Event]:
     run.eval_losses[run.step] = loss
     if better and primary is not None:
         run.best, run.best_extra = (run.step, primary), run.extra_state()
+        run.best_outcomes = run.outcomes
         run.best_tensors = {name: parameter.detach().clone() for name, parameter in run.parameters.items()}
 
 

@@ -10,12 +10,13 @@ import torch
 from peft_core.methods import get_method, method_of_part, resolve
 from peft_core.metrics.flops import adapter_flops_executed, adapter_flops_nominal
 from peft_core.metrics.parameters import inference_parameters, stored_parameters, trainable_parameters
+from peft_core.metrics.resampling import resampled_scores
 from peft_core.metrics.storage import bit_level_storage_percent
 from peft_core.records import InputError, MethodSpec, RunResult
 from peft_core.training.counting import StepCounter
 from peft_core.training.data import TaskData
 from peft_core.training.environment import device_name
-from peft_core.training.evaluate import layer_ranks, summarize_ranks
+from peft_core.training.evaluate import evaluate, layer_ranks, summarize_ranks
 from peft_core.training.loop import Run
 from peft_core.training.native import save_adapter
 from peft_core.training.reference import lora_reference_flops, size_of
@@ -39,6 +40,7 @@ def result_of(run: Run, base: float | None) -> RunResult:
         learning_rate=run.peak_rate,
         steps=run.total_steps,
         trials=trials_of(run.spec, run.peak_rate),
+        resampled=_resampled(run),
         **_storage(run),
         **_ranks(run, step),
         **_flops(run),
@@ -63,6 +65,14 @@ def _storage(run: Run) -> dict[str, Any]:
         "inference_parameters": inference_parameters(stored, get_method(run.spec.method.id).mergeable),
         "bit_level_storage_percent": bit_level_storage_percent(stored, total),
     }
+
+
+def _resampled(run: Run) -> tuple[float | None, ...] | None:
+    """The selected model's score on resamples of the evaluation rows, the same ones for all runs of a comparison."""
+    outcomes = run.best_outcomes if run.best else run.outcomes
+    if outcomes is None:
+        outcomes = evaluate(run.attached, run.data, run.training).outcomes
+    return resampled_scores(outcomes, run.spec.comparison.data_seed) if outcomes else None
 
 
 def _ranks(run: Run, step: int) -> dict[str, Any]:

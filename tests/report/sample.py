@@ -99,6 +99,7 @@ def sample_result(label: str, seed: int, score: float, steps: int) -> RunResult:
         peak_memory_bytes=300_000_000,
         learning_rate=3e-3,
         steps=steps,
+        resampled=tuple(round(score + 0.05 * math.sin(place * (rank + 1)), 6) for place in range(200)),
     )
 
 

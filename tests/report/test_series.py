@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from peft_core.report.series import curves, decimated, points, smoothed
+from peft_core.records import View
+from peft_core.report import report_html
+from peft_core.report.series import curves, decimated, points, smoothed, spectra
 from peft_core.report.wire import packed
 from tests.report.sample import METRIC, sample_view
 
@@ -68,3 +70,33 @@ def test_packing_thins_long_runs_and_rounds() -> None:
     assert len(columns["step"]) <= 2000
     assert columns["step"][-1] == 5001
     assert columns["loss"][0] == 0.333333
+
+
+def with_spectra(view: View, recorded: dict[int, list[list[float]]]) -> View:
+    """The view whose layers recorded these singular values at these steps."""
+    events = []
+    for event in view.events:
+        if event["event"] == "rank" and event["step"] in recorded:
+            pairs = zip(event["layers"], recorded[event["step"]], strict=False)
+            event = {**event, "layers": [{**layer, "spectrum": values} for layer, values in pairs]}
+        events.append(event)
+    return view.model_copy(update={"events": events})
+
+
+def test_a_spectrum_is_a_mean_over_layers_at_the_selected_evaluation() -> None:
+    view = sample_view()
+    assert [line.x for line in spectra(view)] == [[], []], "nothing recorded"
+    early, late = [[9.0, 9.0]], [[4.0, 2.0, 1.0], [2.0, 1.0]]
+    line = spectra(with_spectra(view, {30: early, 60: late}))[0]
+    assert (line.x, line.y, line.n) == ([1, 2, 3], [3.0, 1.5, 1.0], [2, 2, 2])
+    chosen = tuple(
+        run.model_copy(update={"result": run.result.model_copy(update={"selected_step": 30})}) if run.result else run
+        for run in view.runs
+    )
+    line = spectra(with_spectra(view.model_copy(update={"runs": chosen}), {30: early, 60: late}))[0]
+    assert line.y == [9.0, 9.0]
+
+
+def test_the_report_draws_a_spectrum_where_one_was_recorded() -> None:
+    assert "Singular values" not in report_html(sample_view())
+    assert "Singular values, mean over layers" in report_html(with_spectra(sample_view(), {60: [[4.0, 2.0]]}))

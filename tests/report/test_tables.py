@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from peft_core.records import MethodSpec, RunState, View
+from peft_core.records import BudgetLock, MethodSpec, RunState, View
 from peft_core.report import report_html, results_document, tables
 from peft_core.report.figures import guides
 from peft_core.report.palette import look
@@ -100,13 +100,71 @@ def test_the_report_is_one_file_that_asks_no_other_host() -> None:
     page = report_html(failed(sample_view()))
     assert "<script src" not in page and "<link" not in page
     assert "loss was &lt;NaN&gt; at step 3." in page
-    assert len(embedded(page)) == 6
+    *charts, pareto = embedded(page)
+    assert len(charts) == 9 and all(chart["data"] and chart["layout"] for chart in charts)
+    assert pareto["trainable mean"]["data"][1]["x"] == [8192]
 
 
 def test_the_report_shows_labels_as_text() -> None:
     page = report_html(renamed(sample_view(), NASTY))
     own = page[page.index("</head>") :]
     assert "<script>alert" not in own
+
+
+def test_one_seed_is_named_wherever_its_interval_is_shown() -> None:
+    view = sample_view(seeds=(3,))
+    table = tables.rows(view)
+    versus = table[1]["versus"]
+    low, high = versus["bootstrap95"]
+    assert (versus["n"], versus["ci95"], table[1]["ci95"]) == (1, None, None)
+    assert low < versus["mean_difference"] < high
+    shown = f"[{low:+.3f}, {high:+.3f}] (one seed; bootstrap over rows)"
+    texts = {"markdown": tables.to_markdown(table), "latex": tables.to_latex(table), "report": report_html(view)}
+    for name, text in texts.items():
+        assert shown in text, name
+        assert "no interval over seeds" in text and "paired bootstrap over evaluation rows" in text, name
+        assert "t interval" not in text, name
+    cells = list(csv.DictReader(io.StringIO(tables.to_csv(table))))[1]
+    assert cells["difference_ci95_low"] == cells["ci95_low"] == ""
+    assert float(cells["row_bootstrap95_low"]) == low and float(cells["row_bootstrap95_high"]) == high
+    assert "no interval over seeds" in cells["note"]
+    assert results_document(view)["summary"][1]["versus"] == versus
+    assert "resampled" not in results_document(view)["runs"][0]
+
+
+def test_six_seeds_have_a_sign_flip_p_with_holms_correction() -> None:
+    methods = ("lora:rank=4", "capaboost_lora:rank=4,d=2,sparsity=0.5", "lora:rank=2")
+    table = tables.rows(sample_view(seeds=tuple(range(6)), methods=methods))
+    better, equal = (row["versus"] for row in table[1:])
+    assert (better["p_sign_flip"], better["p_holm"]) == (2 / 64, 4 / 64)
+    assert (equal["p_sign_flip"], equal["p_holm"]) == (1.0, 1.0)
+    assert better["bootstrap95"] is None and better["note"] is None
+    assert "0.0312 (0.0625)" in tables.to_markdown(table)
+    assert "Holm" in tables.to_latex(table) and "sign-flip" in tables.to_markdown(table)
+    assert tables.rows(sample_view(seeds=tuple(range(5)), methods=methods))[1]["versus"]["p_sign_flip"] is None
+
+
+def test_differences_are_over_all_runs_whatever_a_page_has_seen() -> None:
+    view = sample_view()
+    late = view.model_copy(update={"events": view.events[-3:]})
+    assert tables.rows(late) == tables.rows(view)
+
+
+def test_the_report_takes_the_chosen_reference_and_says_what_a_lock_changed() -> None:
+    view = sample_view()
+    spec = view.comparison.spec
+    lock = BudgetLock(kind="rank", to=METHODS[0], asked=spec.methods, changes=("lora: <rank> 8 -> 4.",))
+    locked = view.comparison.model_copy(update={"spec": spec.model_copy(update={"lock": lock})})
+    page = report_html(view.model_copy(update={"comparison": locked}), METHODS[1])
+    assert f"Difference to {METHODS[1]}" in page
+    assert "Equal rank" in page and "lora: &lt;rank&gt; 8 -&gt; 4." in page
+    assert "Budget lock" not in report_html(view)
+
+
+def test_a_label_ends_no_comment_of_latex() -> None:
+    text = tables.to_latex(tables.rows(renamed(sample_view(), "lora\n\\input{x}")))
+    behind = text[text.index(r"\end{tabular}") :].splitlines()[1:]
+    assert behind and all(line.startswith("% ") for line in behind)
 
 
 def test_guides_are_r_and_d_times_r() -> None:

@@ -87,7 +87,7 @@ def test_a_stored_adapter_answers_as_the_run_did(tmp_path):
     load_adapter(tmp_path / "c-0" / "adapter", attached)
     comparison = ComparisonSpec(methods=(spec,), train_rows=64, eval_rows=40)
     data = load_data(comparison, backbone)
-    scores, _ = evaluate(attached, data, comparison.training)
+    scores, *_ = evaluate(attached, data, comparison.training)
     assert scores == results[str(spec)].result.score
 
 

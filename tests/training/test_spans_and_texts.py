@@ -153,7 +153,7 @@ def test_an_empty_answer_wins_only_where_rows_may_have_none():
     with torch.no_grad():
         for value in head.values():
             value.zero_()
-    scores, _ = run.data[0].problem.evaluate(run.attached, run.data[0].evaluation, INFO, run.training)
+    scores, *_ = run.data[0].problem.evaluate(run.attached, run.data[0].evaluation, INFO, run.training)
     assert scores["exact_match"] == 0.0, "all spans are as good as none: the first span is taken"
     baseline = run.data[0].problem.baseline(INFO, run.data[0].train, run.data[0].evaluation)
     assert baseline == pytest.approx(1 / 3), "one row of three has no answer"

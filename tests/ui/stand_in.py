@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from peft_core.records import (
+    BudgetLock,
     ComparisonRow,
     ComparisonSpec,
     Frozen,
@@ -88,6 +89,22 @@ class StandInEngine:
 
     def budget(self, model: str, methods: Sequence[MethodSpec], tasks: int = 1) -> list[dict[str, Any]]:
         return [{"trainable": 8192, "trainable_percent": 1.0, "rank_bound": 8} for _ in methods]
+
+    def lock(self, spec: ComparisonSpec, kind: str, to: str | None) -> ComparisonSpec:
+        methods, record = self.locked(spec.model, spec.methods, kind, to)
+        return spec.model_copy(update={"methods": tuple(methods), "lock": record})
+
+    def locked(
+        self, model: str, methods: Sequence[MethodSpec], kind: str, to: str | None, tasks: int = 1
+    ) -> tuple[Sequence[MethodSpec], BudgetLock]:
+        """Gives every method rank 1."""
+        if kind == "weight":
+            raise InputError("lock", kind, "it must be parameters, rank or flops")
+        moved = [MethodSpec(id=method.id, options={**method.options, "rank": 1}) for method in methods]
+        record = BudgetLock(
+            kind="rank", to=to or str(methods[0]), asked=tuple(methods), changes=tuple(f"{m}: moved." for m in methods)
+        )
+        return moved, record
 
 
 class StandInRuns:

@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from peft_core.cli import build_parser
+from peft_core.commands.compare import read_spec
+from peft_core.locks import lock_comparison
 from peft_core.methods import resolve
 from peft_core.records import ComparisonSpec, InputError, MethodSpec, TrainingConfig
 from ui.form import Form, FormError, command_line, field_of, fields_of, form_from_spec, spec_from_form
@@ -120,3 +123,12 @@ def test_every_training_setting_can_be_said_in_the_command_line(name: str) -> No
     value = {**others, "selection": "best", "warmup": 0.3}.get(name, 2)
     given = spec("lora", training=TrainingConfig(**{name: value}), task_options={"text": "2024"})
     assert read_spec(build_parser().parse_args(shlex.split(command_line(given))[3:])) == given
+
+
+def test_the_command_line_of_a_locked_comparison_locks_it_again() -> None:
+    locked = lock_comparison(spec("lora:rank=4", "capaboost_lora"), "parameters", "lora:rank=4")
+    assert locked.methods[1].options == {"rank": 5}
+    arguments = shlex.split(command_line(locked))[3:]
+    assert read_spec(build_parser().parse_args(arguments)) == locked
+    form = form_from_spec(locked)
+    assert ([row.options for row in form.methods], form.lock, form.lock_to) == ([{"rank": "4"}, {}], "parameters", "")

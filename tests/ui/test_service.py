@@ -14,10 +14,10 @@ from starlette.testclient import TestClient
 
 from peft_core.cli import build_parser
 from peft_core.records import InputError, View
-from tests.report.sample import METRIC, sample_spec, sample_view
+from tests.report.sample import METHODS, METRIC, sample_spec, sample_view
 from tests.ui.stand_in import StandInEngine, StandInRuns
 from ui.engine import Warmup
-from ui.form import FormError, form_from_spec
+from ui.form import Form, FormError, form_from_spec
 from ui.routes import LARGEST_BODY, STATIC, routes
 from ui.service import EXAMPLE, Service
 from ui.uploads import Uploads
@@ -255,3 +255,39 @@ def test_uploads_are_not_served(client: TestClient, uploads: Uploads) -> None:
     sent = send(client)["task"]
     for address in (f"/ranklab/static/{sent}", f"/ranklab/static/../../{sent}", f"/file={sent}", sent):
         assert client.get(address).status_code == 404
+
+
+def locked_form(service: Service, **changes: str) -> Form:
+    values = service.view(None)["form"] | {"lock": "rank"} | changes
+    return Form.model_validate(values)
+
+
+def test_a_budget_lock_says_what_it_makes_of_each_row(service: Service) -> None:
+    assert [row and row["lock"] for row in service.budget(locked_form(service))] == [f"{m}: moved." for m in METHODS]
+    assert [row and row["lock"] for row in service.budget(locked_form(service, lock=""))] == [None, None]
+    refused = service.budget(locked_form(service, lock="weight"))
+    assert all(row and "lock is 'weight'" in row["lock"] for row in refused)
+
+
+def test_what_starts_under_a_lock_is_what_it_made_and_what_was_asked(service: Service, runs: StandInRuns) -> None:
+    spec = runs.rows[service.start(locked_form(service, lock_to="1"))].spec
+    assert spec.lock is not None and spec.lock.to == METHODS[1]
+    assert [str(method) for method in spec.lock.asked] == list(METHODS)
+    assert [method.options["rank"] for method in spec.methods] == [1, 1]
+    form = form_from_spec(spec)
+    assert [row.options["rank"] for row in form.methods] == ["4", "4"]
+    assert (form.lock, form.lock_to) == ("rank", "1")
+
+
+@pytest.mark.parametrize("change", [{"lock": "weight"}, {"lock_to": "2"}, {"lock_to": "x"}])
+def test_a_lock_that_cannot_be_is_told_at_its_field(service: Service, runs: StandInRuns, change: dict) -> None:
+    with pytest.raises(FormError) as refusal:
+        service.start(locked_form(service, **change))
+    assert [error.field for error in refusal.value.errors] == list(change)
+    assert not runs.rows
+
+
+def test_resampled_scores_stay_on_the_server(service: Service) -> None:
+    shown = service.view(None)
+    assert "resampled" not in json.dumps(shown)
+    assert shown["pareto"]["fronts"] and shown["notes"]

@@ -9,13 +9,29 @@ function translucent(colour, alpha) {
   return `rgba(${part(1)},${part(3)},${part(5)},${alpha})`;
 }
 
-function palette() {
+export function palette() {
   const style = getComputedStyle(document.querySelector(".rl"));
   const pick = (name) => style.getPropertyValue(name).trim();
   return { text: pick("--rl-text"), soft: pick("--rl-soft"), grid: pick("--rl-grid"), panel: pick("--rl-panel") };
 }
 
-const escaped = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+export const escaped = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+
+/** What every chart has: size, fonts, colours; `axis` is for each of its axes. */
+export function paper() {
+  const colours = palette();
+  return {
+    autosize: true,
+    margin: { l: 48, r: 14, t: 10, b: 38 },
+    font: { family: "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", size: 12, color: colours.text },
+    paper_bgcolor: "rgba(0,0,0,0)",
+    plot_bgcolor: "rgba(0,0,0,0)",
+    showlegend: false,
+    hoverlabel: { bgcolor: colours.panel, bordercolor: colours.grid, font: { size: 12, color: colours.text } },
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: colours.soft, activecolor: colours.text },
+    axis: { gridcolor: colours.grid, zeroline: false, automargin: true, tickfont: { size: 11 }, linecolor: colours.grid },
+  };
+}
 
 export class Chart {
   constructor(figure) {
@@ -55,19 +71,11 @@ export class Chart {
   }
 
   layout(view) {
-    const colours = palette();
-    const axis = { gridcolor: colours.grid, zeroline: false, automargin: true, tickfont: { size: 11 }, linecolor: colours.grid };
-    const title = (text) => ({ text, font: { size: 11, color: colours.soft }, standoff: 6 });
+    const { axis, ...rest } = paper();
+    const title = (text) => ({ text, font: { size: 11, color: palette().soft }, standoff: 6 });
     return {
-      autosize: true,
-      margin: { l: 48, r: 14, t: 10, b: 38 },
-      font: { family: "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", size: 12, color: colours.text },
-      paper_bgcolor: "rgba(0,0,0,0)",
-      plot_bgcolor: "rgba(0,0,0,0)",
-      showlegend: false,
+      ...rest,
       hovermode: "x unified",
-      hoverlabel: { bgcolor: colours.panel, bordercolor: colours.grid, font: { size: 12, color: colours.text } },
-      modebar: { bgcolor: "rgba(0,0,0,0)", color: colours.soft, activecolor: colours.text },
       uirevision: view.revision,
       xaxis: { ...axis, title: title(AXES[view.axis]), rangemode: "tozero", exponentformat: "SI", uirevision: view.revision + view.axis },
       yaxis: { ...axis, title: title(view.yTitle), type: view.log ? "log" : "linear", rangemode: view.tozero ? "tozero" : "normal", uirevision: view.revision + view.yTitle + view.log },

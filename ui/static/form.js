@@ -5,7 +5,7 @@ import { fixed, get, h, has, post, swatch, whole, words } from "./util.js";
 
 const FIRST = ["rank", "bottleneck", "length", "target_rank", "d", "sparsity", "masks"];
 const SAVED = "ranklab-form";
-const EMPTY = { model: "", task: "", task_options: {}, methods: [], seeds: "0, 1", training: {} };
+const EMPTY = { model: "", task: "", task_options: {}, methods: [], lock: "", lock_to: "", seeds: "0, 1", training: {} };
 
 export class Form {
   constructor(root, onStart) {
@@ -87,7 +87,7 @@ export class Form {
     this.root.replaceChildren(
       h("div.rl-grid2", {}, this.pick.modelField(this), this.pick.taskField(this)),
       this.taskOptions(),
-      h("h4", {}, "Methods"), this.rows, this.adder(),
+      h("h4", {}, "Methods"), this.rows, this.adder(), this.lockBox(),
       h("div.rl-grid2", {}, this.field("seeds", { name: "seeds", type: "str", help: "one run per method and seed, separated by commas" }), this.lengthField()),
       h("div.rl-grid2", {}, this.training("batch_size"), this.training("learning_rate")),
       this.advanced(),
@@ -229,8 +229,42 @@ export class Form {
     return h("div.rl-add", { "data-field": "methods" }, h("div.rl-pair", {}, select, add), h("p.rl-error", { "aria-live": "polite" }));
   }
 
+  /** The budget lock, and the method that the others become equal to. */
+  lockBox() {
+    const kinds = this.catalogue.locks.map((lock) => [lock.id, lock.title]);
+    const kind = this.chooser("lock", "budget lock", "the size of every method (rank, bottleneck, length) is moved to where it comes nearest", [["", "free"], ...kinds]);
+    this.lockTo = h("div");
+    return h("div.rl-grid2", {}, kind, this.lockTo);
+  }
+
+  chooser(name, label, help, choices) {
+    const id = `rl-${name.replace("_", "-")}`;
+    const select = h("select", { id, "aria-describedby": `${id}-error` }, choices.map(([value, text]) => h("option", { value }, text)));
+    select.value = this.state[name] ?? "";
+    select.addEventListener("change", () => {
+      this.set(() => (this.state[name] = select.value));
+      this.drawLockTo();
+    });
+    return h("div.rl-field", { "data-field": name, title: help }, h("label", { for: id }, label), select, h("p.rl-error", { id: `${id}-error`, "aria-live": "polite" }));
+  }
+
+  drawLockTo() {
+    const { lock, methods } = this.state;
+    const title = (row) => this.catalogue.methods.find((entry) => entry.id === row.id)?.title ?? row.id;
+    const choices = methods.map((row, place) => [place ? String(place) : "", `${place + 1}. ${title(row)}`]);
+    this.lockTo.replaceChildren(...(lock && methods.length ? [this.chooser("lock_to", "equal to", "the method that stays as it is", choices)] : []));
+  }
+
+  /** The reference stays the same row when another one goes; without its row it is the first again. */
+  forget(place) {
+    const kept = Number(this.state.lock_to || 0);
+    const moved = kept === place ? 0 : kept > place ? kept - 1 : kept;
+    this.state.lock_to = moved ? String(moved) : "";
+  }
+
   drawRows() {
     this.rows.replaceChildren(...this.state.methods.map((row, place) => this.row(row, place)));
+    this.drawLockTo();
     this.showBudget();
   }
 
@@ -239,6 +273,7 @@ export class Form {
     const remove = h("button.rl-button.rl-small", { type: "button", "aria-label": `Remove ${method?.title ?? row.id}` }, "Remove");
     remove.addEventListener("click", () => {
       this.state.methods.splice(place, 1);
+      this.forget(place);
       this.drawRows();
       this.changed();
       this.rows.nextElementSibling.querySelector("button").focus();
@@ -254,19 +289,22 @@ export class Form {
       first.length ? h("div.rl-grid4", {}, first) : null,
       rest.length ? h("details.rl-more", { open: opened }, h("summary", {}, "More options"), h("div.rl-grid3", {}, rest)) : null,
       h("p.rl-budget.rl-sub"),
+      h("p.rl-locked.rl-sub", { role: "status" }),
       h("p.rl-error", { "aria-live": "polite" }));
   }
 
   /** What each row would train, asked for after a pause in typing. */
   async showBudget() {
-    const asked = JSON.stringify([this.state.model, this.state.task, this.state.methods]);
+    const { model, task, methods, lock, lock_to } = this.state;
+    const asked = JSON.stringify([model, task, methods, lock, lock_to]);
     if (asked === this.askedBudget || !this.state.methods.length) return;
     this.askedBudget = asked;
-    const figures = await post("budget", { model: this.state.model, task: this.state.task, methods: this.state.methods }).catch(() => []);
+    const figures = await post("budget", { model, task, methods, lock: lock ?? "", lock_to: lock_to ?? "" }).catch(() => []);
     if (asked !== this.askedBudget) return;
     [...this.rows.children].forEach((element, place) => {
       const found = figures[place];
       element.querySelector(".rl-budget").textContent = found ? budgetText(found) : "";
+      element.querySelector(".rl-locked").textContent = found?.lock ?? "";
     });
   }
 

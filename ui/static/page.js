@@ -95,8 +95,8 @@ class Page {
   async refetchTable() {
     const reference = this.find(".rl-reference").value;
     const data = await get("view", { id: this.shown.id, after: this.shown.seq, reference, table: 1 });
-    this.shown.table = data.table;
-    this.drawing.table.draw(this.shown);
+    Object.assign(this.shown, { table: data.table, notes: data.notes, pareto: data.pareto });
+    this.drawing.drawTable();
     this.drawing.downloads();
   }
 

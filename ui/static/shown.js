@@ -2,6 +2,7 @@
 
 import { Cards, drawBars } from "./cards.js";
 import { Chart } from "./charts.js";
+import { Pareto } from "./pareto.js";
 import { Table } from "./table.js";
 import { duration, h, has, words } from "./util.js";
 
@@ -16,6 +17,7 @@ export class Drawing {
     this.settings = { axis: "step", measure: "effective", smoothing: 0.8, log: false, paused: false };
     this.cards = new Cards(this.find(".rl-cards"), (label, hide) => this.toggle(label, hide));
     this.table = new Table(this.find(".rl-table"));
+    this.pareto = new Pareto(this.find("[data-pareto]"));
     this.charts = {};
     for (const figure of root.querySelectorAll("[data-chart]")) this.charts[figure.dataset.chart] = new Chart(figure);
   }
@@ -47,6 +49,7 @@ export class Drawing {
     this.find(".rl-command").textContent = shown.command;
     this.find(".rl-reference").replaceChildren(...shown.labels.map((look) => h("option", { value: look.label }, look.label)));
     this.find('[data-chart="score"] .rl-title').textContent = words(shown.metric ?? "score");
+    this.find(".rl-lock").replaceChildren(...(shown.spec.lock?.changes ?? []).map((said) => h("li", {}, said)));
     this.downloads();
   }
 
@@ -93,8 +96,14 @@ export class Drawing {
     this.drawCharts();
     this.cards.update(this.shown);
     drawBars(this.find(".rl-bars"), this.shown);
-    this.table.draw(this.shown);
+    this.drawTable();
     this.failures();
+  }
+
+  drawTable() {
+    this.table.draw(this.shown);
+    this.find(".rl-notes").textContent = (this.shown.notes ?? []).join(" ");
+    if (!this.settings.paused) this.pareto.draw(this.shown);
   }
 
   drawCharts() {

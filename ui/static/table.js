@@ -9,7 +9,8 @@ const COLUMNS = [
   ["method", (row) => row.label, (row) => h("span.rl-cellname", {}, swatch(row.look), h("span", {}, breakable(row.label))), "text"],
   ["score", (row) => row.score, (row) => [scoreCell(row), otherScores(row)]],
   ["n", (row) => row.n, (row) => String(row.n)],
-  ["difference [95 %]", (row) => row.versus?.mean_difference, (row) => differenceCell(row)],
+  ["difference [95 %]", (row) => row.versus?.mean_difference, (row) => differenceCell(row), "", "paired by seed and batch order; the interval is over seeds, or says what else it is"],
+  ["p (Holm)", (row) => row.versus?.p_sign_flip, (row) => pCell(row), "", "two-sided sign-flip permutation test over six seeds or more; in parentheses with Holm's correction over methods"],
   ["rank", (row) => row.rank?.numerical_mean ?? row.live.numerical, (row) => fixed(row.rank?.numerical_mean ?? row.live.numerical, 1), "", "numerical rank of the weight update, mean over layers"],
   ["eff. rank", (row) => row.rank?.effective_mean ?? row.live.effective, (row) => fixed(row.rank?.effective_mean ?? row.live.effective, 2), "", "effective rank, mean over layers"],
   ["trainable", (row) => row.live.trainable, (row) => whole(row.live.trainable), "", "parameters that are trained, head left out"],
@@ -37,7 +38,15 @@ function otherScores(row) {
 
 function differenceCell(row) {
   if (!row.versus) return row.isReference ? "reference" : "–";
-  return has(row.versus.mean_difference) ? signed(row.versus.mean_difference) + interval(row.versus.ci95) : "–";
+  const { mean_difference: mean, ci95, bootstrap95, n } = row.versus;
+  if (!has(mean)) return "–";
+  if (n > 1) return signed(mean) + interval(ci95);
+  return [signed(mean) + interval(bootstrap95), h("div.rl-sub", {}, bootstrap95 ? "one seed; bootstrap over rows" : "one seed: no interval")];
+}
+
+function pCell(row) {
+  if (!has(row.versus?.p_sign_flip)) return "–";
+  return `${row.versus.p_sign_flip.toPrecision(2)} (${row.versus.p_holm.toPrecision(2)})`;
 }
 
 export class Table {

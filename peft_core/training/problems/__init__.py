@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from peft_core.tasks import TaskInfo
-from peft_core.training.problems._contract import EVAL_BATCH, IGNORED, Encoded, Problem, Scores, padded
+from peft_core.training.problems._contract import EVAL_BATCH, IGNORED, Encoded, Evaluation, Problem, Scores, padded
 from peft_core.training.problems._labelled import Labelled, predict
 from peft_core.training.problems._spans import Spans
 from peft_core.training.problems._texts import Texts
 
-__all__ = ["EVAL_BATCH", "IGNORED", "Encoded", "Problem", "Scores", "padded", "predict", "problem_of"]
+__all__ = ["EVAL_BATCH", "IGNORED", "Encoded", "Evaluation", "Problem", "Scores", "padded", "predict", "problem_of"]
 
 _PROBLEMS: dict[str, Problem] = {
     "classification": Labelled(classes=True),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from peft_core.methods import Attached
+from peft_core.metrics.resampling import Outcomes
 from peft_core.records import Backbone, TrainingConfig
 from peft_core.tasks import Rows, TaskInfo
 
@@ -17,6 +18,14 @@ EVAL_BATCH = 64
 IGNORED = -100
 """Label of a position that takes no part in the loss."""
 Scores = dict[str, float | None]
+
+
+class Evaluation(NamedTuple):
+    """Scores by metric name, the mean loss, and each task's outcomes by row, as its first metric asks."""
+
+    scores: Scores
+    loss: float
+    outcomes: tuple[Outcomes, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -88,10 +97,8 @@ class Problem(Protocol):
         """The logits as (n, outputs), one line for everything that is predicted; for losses between two passes."""
         ...
 
-    def evaluate(
-        self, attached: Attached, rows: Encoded, info: TaskInfo, training: TrainingConfig
-    ) -> tuple[Scores, float]:
-        """Scores by metric name, and the mean loss."""
+    def evaluate(self, attached: Attached, rows: Encoded, info: TaskInfo, training: TrainingConfig) -> Evaluation:
+        """Scores, loss and outcomes."""
         ...
 
     def baseline(self, info: TaskInfo, train: Encoded, evaluation: Encoded) -> float | None:

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from peft_core.methods import Attached
-from peft_core.metrics.scores import baseline, score
+from peft_core.metrics.scores import baseline, outcomes, score
 from peft_core.records import Backbone, TrainingConfig
 from peft_core.tasks import Rows, TaskInfo
-from peft_core.training.problems._contract import EVAL_BATCH, Encoded, Scores
+from peft_core.training.problems._contract import EVAL_BATCH, Encoded, Evaluation
 
 
 class Labelled:
@@ -65,12 +65,12 @@ class Labelled:
     def outputs(self, logits: Tensor, labels: Tensor) -> Tensor:
         return logits
 
-    def evaluate(
-        self, attached: Attached, rows: Encoded, info: TaskInfo, training: TrainingConfig
-    ) -> tuple[Scores, float]:
+    def evaluate(self, attached: Attached, rows: Encoded, info: TaskInfo, training: TrainingConfig) -> Evaluation:
         assert isinstance(rows.labels, Tensor)
         outputs = predict(attached, rows, training.precision)
-        return score(info.metrics, outputs, rows.labels), float(self.loss(outputs, rows.labels))
+        found = outcomes(info.metrics[0], outputs, rows.labels)
+        loss = float(self.loss(outputs, rows.labels))
+        return Evaluation(score(info.metrics, outputs, rows.labels), loss, (found,) if found else None)
 
     def baseline(self, info: TaskInfo, train: Encoded, evaluation: Encoded) -> float | None:
         assert isinstance(train.labels, Tensor)

@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from peft_core.methods import Attached
-from peft_core.metrics.texts import text_scores
+from peft_core.metrics.texts import text_outcomes, text_scores
 from peft_core.records import Backbone, TrainingConfig
 from peft_core.tasks import Rows, TaskInfo
-from peft_core.training.problems._contract import EVAL_BATCH, Encoded, Scores
+from peft_core.training.problems._contract import EVAL_BATCH, Encoded, Evaluation
 
 MAX_LENGTH = 384
 MAX_ANSWER = 30
@@ -75,9 +75,7 @@ class Spans:
         return logits.transpose(1, 2).flatten(0, 1)
 
     @torch.inference_mode()
-    def evaluate(
-        self, attached: Attached, rows: Encoded, info: TaskInfo, training: TrainingConfig
-    ) -> tuple[Scores, float]:
+    def evaluate(self, attached: Attached, rows: Encoded, info: TaskInfo, training: TrainingConfig) -> Evaluation:
         assert isinstance(rows, SpanRows)
         device, loss = attached.device, 0.0
         best: dict[int, tuple[float, str]] = {}
@@ -96,7 +94,10 @@ class Spans:
                     best[row] = (found[0], rows.contexts[row][found[1] : found[2]])
         maybe_empty = any(not answers for answers in rows.answers)
         predictions = [_answer(best.get(row), empty[row], maybe_empty) for row in range(len(rows.contexts))]
-        return text_scores(info.metrics, predictions, _references(rows)), loss / len(rows)
+        references = _references(rows)
+        outcomes = text_outcomes(info.metrics[0], predictions, references)
+        scores = text_scores(info.metrics, predictions, references)
+        return Evaluation(scores, loss / len(rows), (outcomes,) if outcomes else None)
 
     def baseline(self, info: TaskInfo, train: Encoded, evaluation: Encoded) -> float | None:
         """The score of saying for every row that there is no answer."""

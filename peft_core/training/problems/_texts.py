@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from peft_core.methods import Attached
-from peft_core.metrics.texts import text_scores
+from peft_core.metrics.texts import text_outcomes, text_scores
 from peft_core.records import Backbone, TrainingConfig
 from peft_core.tasks import Rows, TaskInfo
-from peft_core.training.problems._contract import IGNORED, Encoded, Scores
+from peft_core.training.problems._contract import IGNORED, Encoded, Evaluation
 
 TEXT_BATCH = 32
 """Rows evaluated at once: their logits span the vocabulary."""
@@ -68,9 +68,7 @@ class Texts:
         return logits[labels != IGNORED]
 
     @torch.inference_mode()
-    def evaluate(
-        self, attached: Attached, rows: Encoded, info: TaskInfo, training: TrainingConfig
-    ) -> tuple[Scores, float]:
+    def evaluate(self, attached: Attached, rows: Encoded, info: TaskInfo, training: TrainingConfig) -> Evaluation:
         assert isinstance(rows, TextRows)
         device, tokenizer = attached.device, attached.backbone.processor
         most = rows.max_new_tokens or rows.longest
@@ -84,7 +82,9 @@ class Texts:
                 written = attached.backbone.generate(rows.prompts.batch(part, device), most)
                 for row, text in zip(part, tokenizer.batch_decode(written, skip_special_tokens=True), strict=True):
                     answers[row] = text.strip()
-        return text_scores(info.metrics, answers, rows.references), total / rows.weight(range(len(rows)))
+        found = text_outcomes(info.metrics[0], answers, rows.references)
+        scores, loss = text_scores(info.metrics, answers, rows.references), total / rows.weight(range(len(rows)))
+        return Evaluation(scores, loss, (found,) if found else None)
 
     def baseline(self, info: TaskInfo, train: Encoded, evaluation: Encoded) -> float | None:
         """The score of writing the most frequent training target for every row."""
