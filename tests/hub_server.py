@@ -65,6 +65,8 @@ class HubServer:
     faults: list[Fault] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
     """Method and path of every request, in order."""
+    logins: set[str] = field(default_factory=set)
+    """Paths that were asked for with a token."""
 
     def __enter__(self) -> HubServer:
         handler = type("Handler", (_Handler,), {"hub": self})
@@ -137,6 +139,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         self.hub.requests.append(f"{self.command} {self.path}")
+        if self.headers.get("Authorization"):
+            self.hub.logins.add(self.path)
         self._fault = self.hub.fault(self.command, self.path)
         if self._fault and self._fault.delay:
             time.sleep(self._fault.delay)

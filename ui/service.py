@@ -7,7 +7,6 @@ from collections.abc import Callable
 from importlib import resources
 from typing import Any, Protocol
 
-from peft_core.backbones import public_mode
 from peft_core.records import (
     ComparisonRow,
     ComparisonSpec,
@@ -17,6 +16,7 @@ from peft_core.records import (
     TrainingConfig,
     View,
     checked,
+    public_mode,
 )
 from peft_core.report import figures, pareto, report_html, results_document, tables
 from peft_core.report.palette import look

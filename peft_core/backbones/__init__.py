@@ -2,7 +2,6 @@
 
 from peft_core.backbones._catalog import ModelInfo, list_models, model_info
 from peft_core.backbones._hub_cache import local_only
-from peft_core.backbones._hub_ids import public_mode
 from peft_core.backbones._loading import initial_head, label_tokens, load_backbone, load_head, meta_backbone
 from peft_core.backbones._processors import load_processor
 from peft_core.backbones._sources import ModelSource, check_model, fetch_model
@@ -21,5 +20,4 @@ __all__ = [
     "local_only",
     "meta_backbone",
     "model_info",
-    "public_mode",
 ]

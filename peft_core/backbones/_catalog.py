@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from peft_core.backbones._family import Family, TaskModel, family_of, known_architectures
 from peft_core.backbones._hub_cache import cached_model
-from peft_core.backbones._hub_ids import WRITTEN, HubId, check_text, hub_id, is_path, public_mode
+from peft_core.backbones._hub_ids import WRITTEN, HubId, check_text, hub_id, is_path
 from peft_core.backbones.paper_configs import PAPER_MODELS, PaperModel
-from peft_core.records import InputError, Problem
+from peft_core.records import InputError, Problem, public_mode
 
 if TYPE_CHECKING:
     from peft_core.backbones._hub import HubModel

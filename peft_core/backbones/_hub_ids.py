@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 
@@ -27,11 +26,6 @@ class HubId:
     def pinned(self) -> bool:
         """True where the revision is a commit, which never changes."""
         return COMMIT.fullmatch(self.revision) is not None
-
-
-def public_mode() -> bool:
-    """True where strangers use this installation (``RANKLAB_PUBLIC=1``): no local folder is a model then."""
-    return os.environ.get("RANKLAB_PUBLIC", "").strip().lower() in ("1", "true", "yes", "on")
 
 
 def check_text(model_id: str) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from peft_core.backbones._hub_calls import TIMEOUT
-from peft_core.backbones._hub_ids import HubId, public_mode
+from peft_core.backbones._hub_ids import HubId
+from peft_core.records import public_mode
 
 Progress = Callable[[float, str], None]
 """Hears of a download: the share that is done, from 0 to 1, and a sentence."""

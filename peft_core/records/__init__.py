@@ -32,6 +32,7 @@ from peft_core.records.events import (
     View,
 )
 from peft_core.records.inputs import Frozen, InputError, RunFailure, checked, describe_fields
+from peft_core.records.installation import public_mode
 from peft_core.records.specs import (
     LOCKS,
     MAX_SEED,
@@ -91,5 +92,6 @@ __all__ = [
     "describe_fields",
     "parse_scalar",
     "parse_task_option",
+    "public_mode",
     "run_specs",
 ]

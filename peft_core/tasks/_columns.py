@@ -164,7 +164,8 @@ def _guess(columns: Sequence[str], head: Head, given: Mapping[str, str], kind: s
             found["text2"] = second
     if label is None:
         rest = [name for name in columns if name not in (*found.values(), *given.values())]
-        label = next((name for name in reversed(rest) if _few(head, name) or _looks_continuous(head[name])), None)
+        fitting = [name for name in reversed(rest) if _few(head, name) or _looks_continuous(head[name])]
+        label = next((name for name in fitting if len(set(head[name])) > 1), next(iter(fitting), None))
     return found | ({"label": label} if label else {})
 
 

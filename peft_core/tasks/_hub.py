@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from peft_core.records import InputError
+from peft_core.records import InputError, public_mode
 
 if TYPE_CHECKING:
     import datasets
@@ -103,11 +103,16 @@ def _from_cache(folder: Path) -> Mapping[str, datasets.Dataset]:
     return found
 
 
+def _token() -> bool | None:
+    """No login of the installation's owner for strangers; else the stored one."""
+    return False if public_mode() else None
+
+
 def _metadata(repository: str, revision: str | None) -> str:
     """The commit of a revision, after a look at what the repository holds and how large it is."""
     from huggingface_hub import HfApi
 
-    info = HfApi().dataset_info(repository, revision=revision, files_metadata=True, timeout=TIMEOUT)
+    info = HfApi(token=_token()).dataset_info(repository, revision=revision, files_metadata=True, timeout=TIMEOUT)
     files = info.siblings or []
     script = f"{repository.split('/')[1]}.py"
     if any(file.rfilename == script for file in files) and not any(
@@ -129,7 +134,9 @@ def _metadata(repository: str, revision: str | None) -> str:
 def _download(repository: str, configuration: str | None, commit: str) -> Mapping[str, datasets.Dataset]:
     import datasets
 
-    found: Mapping[str, datasets.Dataset] = datasets.load_dataset(repository, configuration, revision=commit)
+    found: Mapping[str, datasets.Dataset] = datasets.load_dataset(
+        repository, configuration, revision=commit, token=_token()
+    )
     return found
 
 

@@ -87,8 +87,8 @@ def _zip_sentence(sample: bytes) -> str:
     return "it is a zip archive; unpack it, or name it .zip if it holds a folder of images"
 
 
-def first_bytes(path: Path) -> bytes:
-    """Up to `SAMPLE` bytes of what is in the file, unpacked; an InputError where that is no text."""
+def first_bytes(path: Path, parquet: bool = False) -> bytes:
+    """Up to `SAMPLE` bytes of what is in the file, unpacked; an InputError where that is no text (nor Parquet)."""
     with opened(path) as stream:
         try:
             sample = stream.read(SAMPLE)
@@ -99,7 +99,7 @@ def first_bytes(path: Path) -> bytes:
     if sample.startswith(b"PK\x03\x04"):
         raise refused(path, _zip_sentence(sample))
     for magic, why in _NO_TEXT:
-        if sample.startswith(magic):
+        if sample.startswith(magic) and not (parquet and magic == PARQUET):
             raise refused(path, why)
     return sample
 

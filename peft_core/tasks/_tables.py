@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from peft_core.records import InputError
-from peft_core.tasks._lines import MAX_LINE, BadText, Blocks, first_bytes, refused
+from peft_core.tasks._lines import GZIP, MAX_LINE, PARQUET, BadText, Blocks, first_bytes, refused
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -328,9 +328,15 @@ class TableFile:
         try:
             return pq.ParquetFile(self.path)
         except pa.ArrowInvalid:
-            if self.path.stat().st_size:
-                first_bytes(self.path)
-            raise refused(self.path, "it is no Parquet file, or a damaged one") from None
+            raise refused(self.path, self._no_parquet()) from None
+
+    def _no_parquet(self) -> str:
+        """Why pyarrow does not read it."""
+        if not first_bytes(self.path, parquet=True).startswith(PARQUET):
+            return "it is no Parquet file, whatever its name"
+        with self.path.open("rb") as stream:
+            packed = stream.read(len(GZIP)) == GZIP
+        return "its gzip holds a Parquet file; unpack it" if packed else "it is damaged or cut off"
 
     def _parquet_names(self) -> list[str]:
         return list(self._parquet().schema_arrow.names)

@@ -295,3 +295,16 @@ def test_a_file_that_is_no_parquet(tmp_path):
 def test_too_few_different_texts_to_hold_any_out(tmp_path: Path) -> None:
     path = written(tmp_path, "text,label\n" + "good film,1\nbad film,0\n" * 20)
     assert "no row is left to evaluate on" in refusal(path)
+
+
+def test_what_is_wrong_with_a_parquet_file(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = pa.table({"text": [f"row {row}" for row in range(20)], "label": [row % 2 for row in range(20)]})
+    pq.write_table(rows, tmp_path / "good.parquet")
+    data = (tmp_path / "good.parquet").read_bytes()
+    assert "it is damaged or cut off" in refusal(written(tmp_path, data[:-20], "cut.parquet"))
+    assert "its gzip holds a Parquet file" in refusal(written(tmp_path, gzip.compress(data), "packed.parquet.gz"))
+    assert "it is no Parquet file, whatever its name" in refusal(written(tmp_path, GOOD, "text.parquet"))
+    assert "the file is empty" in refusal(written(tmp_path, b"", "empty.parquet"))

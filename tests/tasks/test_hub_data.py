@@ -137,6 +137,19 @@ def test_the_hub_and_the_ways_it_fails(tmp_path):
     assert "not in the cache, and the Hub is switched off" in off["error"]
 
 
+def test_strangers_do_not_use_the_login_of_the_owner(tmp_path):
+    repository(tmp_path, "some/good")
+    with HubServer(tmp_path) as hub:
+        for place, public in (("owners", {}), ("public", {"RANKLAB_PUBLIC": "1"})):
+            home = tmp_path / place
+            home.mkdir()
+            (home / "token").write_text("hf_" + "x" * 34)
+            hub.logins.clear()
+            (found,) = asked({**hub.environment(home), **public}, [("hub:some/good", COLUMNS)])
+            assert found["info"] == ["classification", 60, 20], found
+            assert bool(hub.logins) == (not public), hub.logins
+
+
 def benchmarks(root: Path) -> None:
     """Three benchmarks in the form that the Hub has them in, with a few rows."""
     import pyarrow as pa

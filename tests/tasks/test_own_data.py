@@ -52,6 +52,13 @@ def test_columns_and_kind_are_guessed(tmp_path, header, row, kind, roles):
     assert found.rows == 120 and len(found.examples) == 5
 
 
+def test_a_column_that_never_changes_is_not_the_label(tmp_path):
+    path = csv_of(
+        tmp_path, "id,remark,mood,day", [f"{n},this is remark {n},{'ok' if n % 3 else 'bad'},Monday" for n in range(40)]
+    )
+    assert preview(str(path)).roles == {"text": "remark", "label": "mood"}
+
+
 def test_what_is_given_is_not_guessed(tmp_path):
     path = csv_of(tmp_path, "text,label,other", [f"words {n},{n % 2},more words {n}" for n in range(40)])
     found = preview(str(path), {"text": "other", "kind": "regression"})
