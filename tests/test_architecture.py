@@ -19,11 +19,13 @@ BELOW = {
     "tasks": {"records", "metrics"},
     "training": {"records", "metrics", "methods", "backbones", "tasks"},
     "budget": {"records", "metrics", "methods", "backbones", "tasks", "training"},
+    "theorem": {"records", "metrics", "methods"},
     "runs": {"records", "metrics", "methods", "backbones", "tasks", "training"},
     "export": {"records", "metrics", "methods", "backbones", "tasks", "training"},
     "report": {"records"},
     "commands": {
-        "records", "metrics", "methods", "backbones", "tasks", "training", "budget", "runs", "export", "report",
+        "records", "metrics", "methods", "backbones", "tasks", "training", "budget", "theorem", "runs", "export",
+        "report",
     },
     "cli": {"records", "commands"},
 }  # fmt: skip
