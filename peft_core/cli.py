@@ -56,6 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_budget(commands)
     _add_compare(commands)
     _add_sweep(commands)
+    _add_theorem(commands)
     _add_store(commands)
     _add_bench(commands)
     serve = _command(commands, "serve", "open the page, the same as python app.py", "serve", "serve")
@@ -145,6 +146,18 @@ def _add_sweep(commands: argparse._SubParsersAction) -> None:
         "--jobs", metavar="N", help="workers at once (small models: one a core, each with one thread; 1)"
     )
     parser.add_argument("--retry-failed", action="store_true", help="train trials again that failed before")
+
+
+def _add_theorem(commands: argparse._SubParsersAction) -> None:
+    text = "how often masked copies of one low-rank pair reach rank d r"
+    parser = _command(commands, "theorem", text, "theorem", "theorem")
+    parser.add_argument("--rank", required=True, help="inner dimension r")
+    parser.add_argument("--d", required=True, help="parallel modules that share one pair")
+    parser.add_argument("--sparsity", help="share of zeros in a mask (0.5); with N:M masks N/M decides")
+    parser.add_argument("--shape", required=True, metavar="OxI", help="out x in of the layer, such as 768x768")
+    parser.add_argument("--masks", help="random, same, or N:M such as 2:4 (random)")
+    parser.add_argument("--draws", help="how often factors and masks are drawn (200)")
+    parser.add_argument("--seed", help="draws factors and masks (0)")
 
 
 def _add_store(commands: argparse._SubParsersAction) -> None:

@@ -22,6 +22,7 @@ from peft_core.report import figures, pareto, report_html, results_document, tab
 from peft_core.report.palette import look
 from peft_core.report.series import labels
 from peft_core.report.wire import packed
+from peft_core.runs import ranks_of_method, with_learned_ranks
 from ui.engine import Engine
 from ui.form import (
     FieldError,
@@ -168,7 +169,7 @@ class Service:
     def _method_of(self, row: MethodRow) -> MethodSpec | None:
         options = {name: scalar(value) for name, value in given(row.options).items()}
         try:
-            spec = MethodSpec(id=row.id, options=options)
+            spec = ranks_of_method(MethodSpec(id=row.id, options=options), self._runs.view)
             self._engine.resolve(spec)
         except ValueError:
             return None
@@ -203,6 +204,7 @@ class Service:
     def _submit(self, spec: ComparisonSpec) -> str:
         try:
             self._allow(spec.task)
+            spec = with_learned_ranks(spec, self._runs.view)
             self._engine.check(spec)
             return self._runs.submit(spec)
         except InputError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -41,11 +41,13 @@ def attach_low_rank(
     boost: BoostConfig | None = None,
     start: Start = Start(),
     left: int | None = None,
+    sites: Sequence[tuple[Site, int]] | None = None,
 ) -> Attached:
     """A low-rank pair, or a triple with a gate, at every site, boosted or not.
 
     Args:
         generator: its initial seed is the run's seed; every tensor draws from a stream of its own.
+        sites: maps and the rank of each, where they are not the config's.
         left: directions a map, in the mean, that training leaves, where that is known before: they count as stored.
 
     Raises:
@@ -54,20 +56,21 @@ def attach_low_rank(
     attached = Attached(backbone, generator.initial_seed())
     modules: dict[str, tuple[Site, LowRank]] = {}
     share = 1.0 if left is None else left / config.rank
-    for site in chosen_sites(backbone, config.sites):
-        module = _module(site, config, attached.seed, boost, start)
+    chosen = sites if sites is not None else [(site, config.rank) for site in chosen_sites(backbone, config.sites)]
+    for site, rank in chosen:
+        module = _module(site, config.model_copy(update={"rank": rank}), attached.seed, boost, start)
         attached.add_at_site(site, module)
         for role, mask, kept in (("A", module.mask_A, module.kept_a), ("B", module.mask_B, module.kept_b)):
             attached.add_tensor(
                 site.name, role, mask, site.name, True, kept, _stored(mask.kept, mask.nominal_kept, share)
             )
         if module.gate is not None:
-            gates = _stored(config.rank, config.rank, share)
+            gates = _stored(rank, rank, share)
             attached.add_tensor(site.name, "gate", None, site.name, False, module.alive, gates)
         modules[site.name] = (site, module)
     if start.gate_std is not None:
         _store_directions(attached, {name: module for name, (_, module) in modules.items()})
-    attached.updates = lambda: [_update(site, module, config.rank) for site, module in modules.values()]
+    attached.updates = lambda: [_update(site, module, len(module.A)) for site, module in modules.values()]
     return attached
 
 

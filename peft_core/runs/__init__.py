@@ -11,6 +11,7 @@ from peft_core.runs.errors import (
 )
 from peft_core.runs.example import example_spec
 from peft_core.runs.folders import home
+from peft_core.runs.learned import final_ranks, ranks_of_method, with_learned_ranks
 from peft_core.runs.limits import Limits
 from peft_core.runs.store import Store
 from peft_core.runs.supervisor import Supervisor
@@ -27,5 +28,8 @@ __all__ = [
     "StoreUnusable",
     "Supervisor",
     "example_spec",
+    "final_ranks",
     "home",
+    "ranks_of_method",
+    "with_learned_ranks",
 ]

@@ -23,6 +23,7 @@ from peft_core.runs import job as jobs
 from peft_core.runs.board import Board
 from peft_core.runs.errors import DiskFull, Refused
 from peft_core.runs.executors import Executor, ThreadExecutor
+from peft_core.runs.learned import with_learned_ranks
 from peft_core.runs.limits import Limits
 from peft_core.runs.owners import Ownership
 from peft_core.runs.process import ProcessExecutor
@@ -105,6 +106,7 @@ class Supervisor:
         Raises:
             InputError: it cannot run. QueueFull: too many wait. DiskFull: there is too little room. Nothing is stored.
         """
+        spec = with_learned_ranks(spec, self._store.view)
         jobs.check(spec, self._trainer)
         self._make_sure_of_room()
         with self._scheduler.lock:
