@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from peft_core.backbones import public_mode
-from peft_core.records import ComparisonSpec, InputError, MethodSpec, RunState, View
+from peft_core.records import ComparisonSpec, InputError, MethodSpec, RunState, View, public_mode
 from peft_core.runs.folders import comparison_of
 
 OPTION = "rank_pattern"
