@@ -101,7 +101,7 @@ def _table(task: TableTask, options: Mapping[str, Any]) -> Preview:
         examples=examples,
         lengths=train.lengths,
         problems=tuple(stopped),
-        notes=tuple(notes(train, roles)),
+        notes=tuple(notes(train, roles, found.drop_bad)),
         info=info,
     )
 

@@ -284,20 +284,22 @@ def problems(found: Scan, columns: Columns, drop_bad: bool, first_row: int, sett
     return sentences
 
 
-def notes(found: Scan, columns: Columns) -> list[str]:
-    """What is worth knowing and stops nothing."""
+def notes(found: Scan, columns: Columns, drop_bad: bool) -> list[str]:
+    """What is worth knowing and stops nothing. drop_bad: as for `problems`."""
     told = []
     if found.capped:
         told.append(f"only the first {found.rows:,} rows are read")
     dropped = found.rows - int(found.usable.sum())
     if dropped:
-        told.append(f"{dropped:,} of {found.rows:,} rows are left out because a cell is empty or holds no usable value")
+        fate = "are left out" if drop_bad else "cannot be used"
+        told.append(f"{dropped:,} of {found.rows:,} rows {fate}: a cell is empty or holds no usable value")
     if found.codes is None:
         return told
     alone = [name for name, count in zip(found.labels, found.counts, strict=True) if count == 1]
     if alone:
         shown = ", ".join(repr(name) for name in alone[:3])
-        told.append(f"{len(alone)} classes have one row only ({shown}), so the evaluation rows have none of them")
+        many = "1 class has" if len(alone) == 1 else f"{len(alone)} classes have"
+        told.append(f"{many} one row only ({shown}), so the evaluation rows have none of it")
     folded: dict[str, str] = {}
     for name in found.labels:
         other = folded.setdefault(" ".join(name.lower().split()), name)
@@ -316,14 +318,25 @@ def _looks_unlike_classes(found: Scan) -> bool:
 
 
 @lru_cache(maxsize=256)
-def class_numbers(names: tuple[str, ...], labels: tuple[str, ...]) -> tuple[int, ...]:
+def class_numbers(
+    names: tuple[str, ...], labels: tuple[str, ...], counts: tuple[int, ...], where: str
+) -> tuple[int, ...]:
     """Class of every label found, where the names of the classes are known: by name, or by its number as text.
+
+    Args:
+        labels: those found. counts: rows of each. where: the name of the rows' source.
 
     Raises:
         InputError: a label that is neither.
     """
     by_name = {name: number for number, name in enumerate(names)} | {str(n): n for n in range(len(names))}
-    unknown = [label for label in labels if label not in by_name]
+    unknown = {label: count for label, count in zip(labels, counts, strict=True) if label not in by_name}
     if unknown:
-        raise InputError("label", unknown[0], f"it must be one of {', '.join(names)}, or its number from 0")
+        label, known = next(iter(unknown)), ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+        raise InputError(
+            "label",
+            label,
+            f"{sum(unknown.values()):,} of the {sum(counts):,} labels in {where} are not known; it "
+            f"must be one of {known}, or its number from 0",
+        )
     return tuple(by_name[label] for label in labels)

@@ -172,8 +172,8 @@ class TableTask:
                 raise InputError("task", sources[name].name, wrong[0])
         labels = look.labels or (look.scans["train"].labels if look.scans["train"].codes is not None else None)
         if labels is not None:
-            for found in look.scans.values():
-                class_numbers(labels, found.labels)
+            for name, found in look.scans.items():
+                class_numbers(labels, found.labels, found.counts, sources[name].name)
         parts, said = self._protocol(chosen, look.scans)
         for part, purpose in (("train", "train"), ("eval", "evaluate")):
             if not len(parts[part][1]):
@@ -308,7 +308,7 @@ def _built(source: Source, plan: Plan, found: Scan, rows: np.ndarray) -> Rows:
     if found.values is not None:
         return Rows(texts, found.values[rows])
     assert found.codes is not None and plan.labels is not None
-    numbers = np.array(class_numbers(plan.labels, found.labels), dtype=np.int64)
+    numbers = np.array(class_numbers(plan.labels, found.labels, found.counts, source.name), dtype=np.int64)
     return Rows(texts, numbers[found.codes[rows]])
 
 

@@ -200,7 +200,10 @@ def test_a_copy_with_other_columns_or_labels_is_refused(tmp_path, monkeypatch):
         get_task("glue/cola").check({})
     for part in ("train", "validation"):
         (folder / f"{part}.csv").write_text("sentence,label\n" + "a,0\nb,2\n" * 4)
-    with pytest.raises(InputError, match="label is '2'; it must be one of unacceptable, acceptable"):
+    with pytest.raises(
+        InputError,
+        match=r"label is '2'; 4 of the 8 labels in train.csv are not known; it must be one of unacceptable, acceptable",
+    ):
         get_task("glue/cola").check({})
 
 
