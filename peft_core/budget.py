@@ -48,7 +48,7 @@ def _entry(model: str, method: MethodSpec, reference: MethodSpec | None, tasks: 
     total = backbone.parameter_count()
     nominal = adapter_flops_nominal(counts, backbone.passes)
     yardstick = _yardstick(model, backbone, config, reference)
-    updates = attached.updates()
+    updates = [update for update in attached.updates() if update.kind != "bias"]
     return {
         "model": model,
         "method": str(method),

@@ -9,7 +9,7 @@ the batches' own shapes are counted. Runs of a comparison that differ in their s
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -82,7 +82,7 @@ class StepCounter:
         self._state: tuple[Any, ...] = ()
         self._penalty = Flops()
         self._of_task: dict[int, _Polynomial | dict[Shape, Flops]] = {}
-        self._alone: dict[int, Coefficients] = {}
+        self._at_first: dict[int, tuple[_Polynomial, dict[str, tuple[Coefficients, int]]]] = {}
 
     def prepare(self, task: int, step: int) -> None:
         """Counts what is not known yet of this task's steps; call it before a step. Leaves no trace in the run."""
@@ -97,10 +97,8 @@ class StepCounter:
         known = _KNOWN.setdefault(self.attached.backbone.model, {})
         if key not in known:
             with self._rehearsed(task, step):
-                known[key] = self._fitted(self.tasks[task], self._alone.get(task))
-        found = self._of_task[task] = known[key]
-        if isinstance(found, _Polynomial):
-            self._alone[task] = found.alone
+                known[key] = self._grown(task) or self._fitted(task)
+        self._of_task[task] = known[key]
         if self.attached.penalty is not None:
             self._penalty = self._penalty_flops()
 
@@ -133,25 +131,73 @@ class StepCounter:
         finally:
             attached.task = before
 
-    def _fitted(self, rows: Encoded, alone: Coefficients | None) -> _Polynomial | dict[Shape, Flops]:
-        """What was counted of a task's batches. alone: the backbone's part, where it is known."""
-        length, two_stacks = _shape_length(rows), self.attached.backbone.encoder_decoder
-        probes, check = PROBES[length], CHECKS[length]
-        first = alone is None
-        if alone is None:
-            idle = [self._counted(rows, shape, self.attached.idle()) for shape in probes]
-            alone = _solved([_terms(shape) for shape in probes], idle)
+    def _fitted(self, task: int) -> _Polynomial | dict[Shape, Flops]:
+        """What was counted of a task's batches; nothing where no polynomial fits."""
+        rows, two_stacks = self.tasks[task], self.attached.backbone.encoder_decoder
+        probes, check = PROBES[_shape_length(rows)], CHECKS[_shape_length(rows)]
+        idle = [self._counted(rows, shape, self.attached.idle()) for shape in probes]
+        alone = _solved([_terms(shape) for shape in probes], idle)
         terms = [_module_terms(shape, two_stacks) for shape in probes]
         share = []
         for shape in probes[: len(terms[0])]:
             whole, backbone = self._counted(rows, shape, self.attached.active()), _value(alone, _terms(shape))
             share.append((whole[0] - backbone[0], whole[1] - backbone[1]))
         found = _Polynomial(alone, _solved(terms[: len(share)], share), two_stacks)
-        if not first:
-            return found
         seen = self._counted(rows, check, self.attached.active())
         fits = (found.at(check).forward, found.at(check).backward) == seen
+        if fits and self.attached.counts_at_target is not None:
+            self._remember(task, found, probes[: len(share)])
         return found if fits else {}
+
+    # --- growth ---
+
+    def _grown(self, task: int) -> _Polynomial | None:
+        """What a grown method executes, without another pass: a site's products are in proportion to its directions."""
+        if task not in self._at_first:
+            return None
+        first, parts = self._at_first[task]
+        now = _products_by_site(self.attached)
+        grown = [
+            tuple((one * now[site] // before, two * now[site] // before) for one, two in coefficients)
+            for site, (coefficients, before) in parts.items()
+        ]
+        return _Polynomial(first.alone, _summed(grown), first.two_stacks)
+
+    def _remember(self, task: int, found: _Polynomial, probes: tuple[Shape, ...]) -> None:
+        """Each site's part of the modules' products, counted module by module on inputs like the model's."""
+        calls = [self._calls(self.tasks[task], shape) for shape in probes]
+        terms, sizes = [_module_terms(shape, found.two_stacks) for shape in probes], _products_by_site(self.attached)
+        parts = {
+            site: (_solved(terms, [self._alone_flops(site, of_probe[site]) for of_probe in calls]), sizes[site])
+            for site in sizes
+        }
+        if _summed([coefficients for coefficients, _ in parts.values()]) == found.module:
+            self._at_first[task] = (found, parts)
+
+    def _calls(self, rows: Encoded, shape: Shape) -> dict[str, list[tuple[torch.Size, bool]]]:
+        """By site what its module is called with in a forward pass: shapes, and whether they need a gradient."""
+        seen: dict[str, list[tuple[torch.Size, bool]]] = {name: [] for name in self.attached.modules}
+        with ExitStack() as undo:
+            for name, module in self.attached.modules.items():
+
+                def note(_: nn.Module, args: tuple[Tensor, ...], name: str = name) -> None:
+                    seen[name].append((args[0].shape, args[0].requires_grad))
+
+                undo.callback(module.register_forward_pre_hook(note).remove)
+            undo.enter_context(self.attached.active())
+            self.attached.logits(probe_batch(rows, shape, self.attached.device))
+        return seen
+
+    def _alone_flops(self, site: str, calls: list[tuple[torch.Size, bool]]) -> tuple[int, int]:
+        forward = total = 0
+        for shape, needs in calls:
+            given = torch.zeros(shape, device=self.attached.device, requires_grad=needs)
+            with _kept_gradients(self.attached), _counter() as counter:
+                answer = self.attached.modules[site](given)
+                forward += counter.get_total_flops()
+                answer.sum().backward()
+            total += counter.get_total_flops()
+        return forward, total - forward
 
     def _both(self, rows: Encoded, shape: Shape) -> Flops:
         forward, backward = self._counted(rows, shape, self.attached.active())
@@ -222,6 +268,21 @@ def _module_terms(shape: Shape, two_stacks: bool) -> tuple[int, ...]:
 def _solved(terms: list[tuple[int, ...]], values: list[tuple[int, int]]) -> Coefficients:
     found = np.rint(np.linalg.solve(np.array(terms, dtype=np.float64), np.array(values, dtype=np.float64)))
     return tuple((int(forward), int(backward)) for forward, backward in found)
+
+
+def _summed(parts: list[Coefficients]) -> Coefficients:
+    """Term by term."""
+    columns = zip(*parts, strict=True)
+    return tuple((sum(pair[0] for pair in pairs), sum(pair[1] for pair in pairs)) for pairs in columns)
+
+
+def _products_by_site(attached: Attached) -> dict[str, int]:
+    """Values that multiply every token, by site."""
+    sizes: dict[str, int] = {}
+    for count in attached.counts:
+        if count.in_product:
+            sizes[count.site] = sizes.get(count.site, 0) + count.rows * count.cols * count.copies
+    return sizes
 
 
 def _value(coefficients: Coefficients, terms: tuple[int, ...]) -> tuple[int, int]:

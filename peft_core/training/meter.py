@@ -19,7 +19,8 @@ class Meter:
     """What a run's process and its device report while the run has its turns.
 
     Runs of a comparison take turns in one process, so a peak includes what all of them keep: the backbone, the data,
-    the other runs' parameters and moments. It leaves out what others needed for a moment in their own turns.
+    the other runs' parameters and moments. It leaves out what others needed for a moment in their own turns, unless
+    another comparison trains in a thread of the same process.
     """
 
     def __init__(self, device: torch.device) -> None:

@@ -246,16 +246,24 @@ def test_computing_layers_again_is_counted():
     assert two.backward > one.backward + 0.9 * one.forward
 
 
-def test_growth_is_counted_anew(monkeypatch):
-    run = make_run("increlora:target_rank=4,reserve=2,interval=2,sites=qv", steps=40, eval_every=40)
+@pytest.mark.parametrize("advance", ["true", "false"])
+def test_growth_is_followed_exactly(advance, monkeypatch):
+    passes, counted = itertools.count(), StepCounter._counted
+    monkeypatch.setattr(StepCounter, "_counted", lambda *given: next(passes) * 0 or counted(*given))
+    run = make_run(
+        f"increlora:target_rank=4,reserve=2,interval=2,advance_learning={advance},boost.d=2", steps=40, eval_every=40
+    )
     seen = set()
     for record in train(run):
         if record.event == "step" and run.step < 40:
             run.counter.prepare(0, run.step)
-            found = run.counter.pass_flops(0, (4, 6)).module_forward
-            assert found == 4 * 6 * adapter_flops_executed(run.attached.counts)
-            seen.add(found)
-    assert len(seen) > 3
+            found = run.counter.pass_flops(0, (4, 6))
+            assert found.module_forward == 4 * 6 * adapter_flops_executed(run.attached.counts)
+            if found.total not in seen:
+                with run.counter._rehearsed(0, run.step):
+                    assert found == run.counter._both(DATA.train, (4, 6))
+            seen.add(found.total)
+    assert len(seen) > 3 and next(passes) == 2 * len(seen) + 7, "no passes of its own but the first seven"
 
 
 def test_runs_that_differ_in_their_seed_share_what_was_counted(monkeypatch):
