@@ -29,6 +29,8 @@ MEASURES = (
     Measure("adapter_flops_executed", "adapter FLOPs per token, executed"),
     Measure("step_ms_median", "step time, ms"),
     Measure("peak_memory_bytes", "peak memory, bytes"),
+    Measure("run_flops", "FLOPs of a run, executed"),
+    Measure("energy_joules", "energy, J"),
 )
 
 

@@ -27,6 +27,21 @@ RESULT_FIGURES = (
     "seconds",
     "step_ms_median",
     "peak_memory_bytes",
+    "stored_parameters",
+    "inference_parameters",
+    "bit_level_storage_percent",
+    "run_flops",
+    "run_adapter_flops_executed",
+    "run_adapter_flops_nominal",
+    "flops_executed_vs_lora",
+    "examples_per_second",
+    "data_wait_share",
+    "peak_device_bytes",
+    "peak_host_bytes",
+    "energy_joules",
+    "eval_loss",
+    "train_loss",
+    "train_penalty",
 )
 RANK_FIGURES = ("numerical_mean", "numerical_max", "effective_mean", "stable_mean", "bound")
 

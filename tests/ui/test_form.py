@@ -120,7 +120,7 @@ def test_every_training_setting_can_be_said_in_the_command_line(name: str) -> No
     from peft_core.commands.compare import read_spec
 
     others: dict[str, Any] = {"precision": "bf16", "gradient_checkpointing": True, "device": "cpu", "clip_norm": None}
-    value = {**others, "selection": "best", "warmup": 0.3}.get(name, 2)
+    value = {**others, "selection": "best", "warmup": 0.3, "rank_tolerance": 0.1}.get(name, 2)
     given = spec("lora", training=TrainingConfig(**{name: value}), task_options={"text": "2024"})
     assert read_spec(build_parser().parse_args(shlex.split(command_line(given))[3:])) == given
 
