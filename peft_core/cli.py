@@ -57,6 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_compare(commands)
     _add_sweep(commands)
     _add_theorem(commands)
+    _add_quoted(commands)
     _add_store(commands)
     _add_bench(commands)
     serve = _command(commands, "serve", "open the page, the same as python app.py", "serve", "serve")
@@ -158,6 +159,13 @@ def _add_theorem(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--masks", help="random, same, or N:M such as 2:4 (random)")
     parser.add_argument("--draws", help="how often factors and masks are drawn (200)")
     parser.add_argument("--seed", help="draws factors and masks (0)")
+
+
+def _add_quoted(commands: argparse._SubParsersAction) -> None:
+    parser = _command(commands, "quoted", "what the papers print, marked as quoted", "quoted", "quoted")
+    parser.add_argument("--paper", help="capaboost, propetl, increlora or rm_lora")
+    parser.add_argument("--table", help="number of the paper's table")
+    parser.add_argument("--method", help="our id, or id with options as the list has it")
 
 
 def _add_store(commands: argparse._SubParsersAction) -> None:

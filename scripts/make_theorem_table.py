@@ -85,7 +85,7 @@ def main() -> None:
     }
     document = {
         "command": f"python scripts/make_theorem_table.py --draws {options.draws}",
-        "what": "rank of the sum of d masked copies of one Gaussian pair, in float64; share: of draws of rank d r;"
+        "what": "Rank of the sum of d masked copies of one Gaussian pair, in float64; share: of draws of rank d r;"
         " empty: directions, in the mean, whose row of A or column of B a mask leaves without any value",
         "torch": torch.__version__,
         **found,

@@ -201,7 +201,7 @@ def opened(options: argparse.Namespace) -> dict[str, Any]:
 
 
 WHAT = (
-    "score of the last step, mean and sample deviation over seeds; differences are paired by seed, the batches being "
+    "Score of the last step, mean and sample deviation over seeds; differences are paired by seed, the batches being "
     "the same, with a 95 % Student-t interval; learning rates from a sweep on validation rows"
 )
 

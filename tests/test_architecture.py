@@ -90,7 +90,8 @@ FORBIDDEN = re.compile(
 
 
 NAMING = [ROOT / "peft_core" / "tasks" / name for name in ("_benchmarks.py", "_presets.py", "_table_task.py")]
-"""Papers' splits that are called like their methods, the papers' settings of methods, and the head of a table."""
+NAMING += [ROOT / "peft_core" / "records" / "quoted.py"]
+"""Papers and their splits that are called like their methods, their settings of methods, and the head of a table."""
 
 
 def test_no_method_is_named_outside_its_own_file():

@@ -79,7 +79,7 @@ def test_equal_seeds_draw_the_same():
         ({"masks": "2:4", "sparsity": 0.9}, "sparsity"),
         ({"masks": "2:4", "rank": 6}, "masks"),
         ({"shape": (0, 4)}, "shape"),
-        ({"rank": 8192, "d": 64}, "rank"),
+        ({"rank": 8192, "d": 64, "shape": (256, 16)}, "rank"),
         ({"draws": 0}, "draws"),
     ],
 )

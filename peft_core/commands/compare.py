@@ -28,7 +28,7 @@ from peft_core.records import (
     parse_scalar,
 )
 from peft_core.report import report_html, results_document
-from peft_core.runs import Supervisor, example_spec, home, with_learned_ranks
+from peft_core.runs import Supervisor, example_spec, home, stored_view, with_learned_ranks
 
 _TRAINING = tuple(TrainingConfig.model_fields)
 _SPEC = ("model", "task", "train_rows", "eval_rows", "data_seed", "plan")
@@ -38,11 +38,10 @@ def compare(options: argparse.Namespace) -> int:
     """Trains a comparison and writes its results."""
     from peft_core.training import check
 
-    spec = read_spec(options)
+    spec = with_learned_ranks(read_spec(options), stored_view)
+    check(spec)
     out = _folder(options.out)
     with Supervisor(home()) as supervisor:
-        spec = with_learned_ranks(spec, supervisor.view)
-        check(spec)
         comparison = supervisor.submit(spec)
         return follow(supervisor, comparison, as_json=options.json, out=out)
 

@@ -33,6 +33,7 @@ from peft_core.records.events import (
 )
 from peft_core.records.inputs import Frozen, InputError, RunFailure, checked, describe_fields
 from peft_core.records.installation import public_mode
+from peft_core.records.quoted import QuotedFigure
 from peft_core.records.specs import (
     LOCKS,
     MAX_SEED,
@@ -68,6 +69,7 @@ __all__ = [
     "PrefixPlace",
     "Problem",
     "PromptPlace",
+    "QuotedFigure",
     "RankOf",
     "RankRecord",
     "Record",

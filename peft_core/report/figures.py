@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from peft_core.report.measured import measured_only
 from peft_core.report.palette import look, translucent
 from peft_core.report.series import Curve
 from peft_core.report.tables import Row
@@ -13,6 +14,7 @@ Figure = dict[str, Any]
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 
 
+@measured_only
 def line_figure(
     lines: Sequence[Curve],
     title: str,
@@ -37,6 +39,7 @@ def line_figure(
     return {"data": traces, "layout": layout}
 
 
+@measured_only
 def bar_figure(table: Sequence[Row], key: str, title: str) -> Figure:
     """One bar per method."""
     shown = [(place, row) for place, row in enumerate(table) if row[key] is not None]
@@ -52,6 +55,7 @@ def bar_figure(table: Sequence[Row], key: str, title: str) -> Figure:
     return {"data": [trace], "layout": layout}
 
 
+@measured_only
 def pareto_figure(table: Sequence[Row], document: Mapping[str, Any], x: str, y: str) -> Figure:
     """Two figures of every method that has both, and a line through those that no other one beats.
 

@@ -43,6 +43,7 @@ def page(lines: Iterable[tuple[Mapping[str, str], float]]) -> str:
         table.append((row["figure"], row["model"], method, row["convention"], figure, ours))
     body = "\n".join("| " + " | ".join(cells) + " |" for cells in table)
     return (
-        "# The papers' parameter figures\n\nMade by `python scripts/quote_figures.py`. A figure that no way of counting"
+        "# The papers' parameter figures\n\nMade by `python scripts/quote_figures.py` from "
+        "[parameter_figures.csv](parameter_figures.csv) and our counts. A figure that no way of counting"
         f" gives is quoted as printed and has no count of ours beside it.\n\n{body}\n"
     )

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from peft_core.records import RunRow, RunState, View
+from peft_core.report.measured import measured_only
 from peft_core.report.series import labels, points
 from peft_core.report.statistics import BOOTSTRAP, ONE_SEED, Resampled, holm, paired, spread
 
@@ -62,6 +63,7 @@ def score_of(run: RunRow, metric: str | None) -> float | None:
     return run.result.score.get(metric) if run.result and metric else None
 
 
+@measured_only
 def summary(view: View, reference: str | None = None) -> list[Row]:
     """`summary` of results.json: one entry per label; differences are paired by seed, to the first label if unsaid.
 
@@ -95,6 +97,7 @@ def _resampled(view: View, label: str) -> Resampled:
     return {seed: scores for seed, scores in found.items() if scores is not None}
 
 
+@measured_only
 def rows(view: View, reference: str | None = None) -> list[Row]:
     """Rows of the page's table: the summary, the states, and the mean figures of the finished runs."""
     table = []
@@ -173,6 +176,7 @@ def flat(row: Row) -> Row:
     }
 
 
+@measured_only
 def to_csv(table: Sequence[Row]) -> str:
     """CSV in which no cell is a formula to a spreadsheet."""
     flattened = [flat(row) for row in table]
@@ -197,6 +201,7 @@ def dumped(document: Any) -> str:
     return json.dumps(strict(document), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
+@measured_only
 def to_json(table: Sequence[Row]) -> str:
     return dumped(list(table))
 
@@ -231,12 +236,14 @@ HEADINGS = (
 )
 
 
+@measured_only
 def to_markdown(table: Sequence[Row]) -> str:
     lines = [HEADINGS, ["---"] + ["---:"] * (len(HEADINGS) - 1), *(cells(row) for row in table)]
     body = "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
     return body + "\n" + " ".join(notes(table)).replace("|", "\\|") + "\n"
 
 
+@measured_only
 def to_latex(table: Sequence[Row]) -> str:
     """A booktabs tabular, and what its figures are as comments behind it."""
     body = [" & ".join(_latex(cell) for cell in line) + r" \\" for line in (HEADINGS, *(cells(row) for row in table))]

@@ -11,7 +11,7 @@ from peft_core.runs.errors import (
 )
 from peft_core.runs.example import example_spec
 from peft_core.runs.folders import home
-from peft_core.runs.learned import final_ranks, ranks_of_method, with_learned_ranks
+from peft_core.runs.learned import final_ranks, ranks_of_method, stored_view, with_learned_ranks
 from peft_core.runs.limits import Limits
 from peft_core.runs.store import Store
 from peft_core.runs.supervisor import Supervisor
@@ -31,5 +31,6 @@ __all__ = [
     "final_ranks",
     "home",
     "ranks_of_method",
+    "stored_view",
     "with_learned_ranks",
 ]

@@ -12,12 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from peft_core.records import ComparisonSpec, InputError, MethodSpec, RunState, View, public_mode
-from peft_core.runs.folders import comparison_of
+from peft_core.runs.folders import comparison_of, home, unknown
+from peft_core.runs.reader import Reader
 
 OPTION = "rank_pattern"
 MAX_FILE = 1_000_000
 FindView = Callable[[str], View]
 """From a comparison's id to the comparison with all its events; raises `InputError` where there is none."""
+
+
+def stored_view(comparison_id: str) -> View:
+    """A comparison of the user's store, which is only read, and not made where there is none."""
+    store = home() / "store.sqlite"
+    if not store.is_file():
+        raise unknown(comparison_id)
+    return Reader(store).view(comparison_id)
 
 
 def with_learned_ranks(spec: ComparisonSpec, find: FindView) -> ComparisonSpec:

@@ -32,11 +32,13 @@ from peft_core.training.environment import environment, pick_device
 from peft_core.training.evaluate import mean_score, primary_metric
 from peft_core.training.loop import Run, train
 from peft_core.training.memory import require_memory
+from peft_core.training.origins import described_data, weights_sha256
 from peft_core.training.result import result_of
 from peft_core.training.schedule import Schedule
 from peft_core.training.source import fetch_weights
 
 if TYPE_CHECKING:
+    from peft_core.backbones import ModelSource
     from peft_core.backbones._backbone import TransformerBackbone
 
 logger = logging.getLogger(__name__)
@@ -87,7 +89,7 @@ def train_comparison(
     infos = [task.info for task, _ in chosen_tasks(spec)]
     plan: dict[str, Any] = {"execution": "apart", "workers": 1, "threads": threads}
     notice({"plan": plan})
-    described = {**environment(device), "model": source.described()}
+    described = {**environment(device), "model": _model(source)}
     notice({"environment": described, "metric": primary_metric(infos)})
     backbone = load_backbone(
         source.id,
@@ -97,7 +99,7 @@ def train_comparison(
         labels=infos[0].labels,
     )
     data = load(spec, backbone)
-    notice({"environment": described | {"data": provenance(spec)}})
+    notice({"environment": described | {"data": described_data(provenance(spec), data)}})
     base = mean_score([task.problem.baseline(task.info, task.train, task.evaluation) for task in data])
     notice({"baseline_score": base})
     lengths = [task.train.lengths() for task in data]
@@ -114,6 +116,11 @@ def train_comparison(
         notice({"plan": plan | {"memory_bytes": require_memory([turn.run for turn in turns], spec.training)}})
     while turns:
         turns = [turn for turn in turns if _take_turn(turn, base, emit, notice, stop)]
+
+
+def _model(source: ModelSource) -> dict[str, str]:
+    """What is recorded of the weights: a commit of the Hub says which they are, elsewhere their checksum does."""
+    return source.described() | ({} if source.commit else {"weights_sha256": weights_sha256(source.folder)})
 
 
 def threads_for(parameters: int | None) -> int:

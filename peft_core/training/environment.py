@@ -11,7 +11,23 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("torch", "transformers", "safetensors", "numpy", "scikit-learn", "gradio", "plotly")
+from peft_core.training.origins import code_origin
+
+PACKAGES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "datasets",
+    "pyarrow",
+    "huggingface-hub",
+    "pydantic",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "gradio",
+    "plotly",
+)
 
 
 def pick_device(wanted: str) -> torch.device:
@@ -38,7 +54,7 @@ def _cpu_name() -> str:
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """What results.json and the page say of the machine."""
+    """What results.json and the page say of the machine and of the code."""
     versions = {}
     for name in PACKAGES:
         try:
@@ -53,4 +69,5 @@ def environment(device: torch.device) -> dict[str, Any]:
         "python": sys.version.split()[0],
         "platform": platform.platform(terse=True),
         "versions": versions,
+        "code": code_origin(),
     }

@@ -11,7 +11,7 @@ from peft_core.methods import get_method, resolve
 from peft_core.methods._rank_pattern import parse_pattern, write_pattern
 from peft_core.records import ComparisonSpec, InputError, MethodSpec, TrainingConfig
 from peft_core.runs import Supervisor
-from peft_core.runs.learned import final_ranks, ranks_of_method
+from peft_core.runs.learned import final_ranks, ranks_of_method, stored_view
 from tests.conftest import miniature
 
 RANKS = {"layer.0.q": 3, "layer.0.ffn_in": 5, "layer.1.v": 1}
@@ -91,6 +91,13 @@ def test_a_file_that_holds_no_ranks_is_refused(tmp_path, content):
     file.write_text(content)
     with pytest.raises(InputError, match=r"lora\.rank_pattern"):
         ranks_of_method(MethodSpec(id="lora", options={"rank_pattern": str(file)}), find=lambda name: pytest.fail(name))
+
+
+def test_without_a_store_no_run_is_known(tmp_path, monkeypatch):
+    monkeypatch.setenv("RANKLAB_HOME", str(tmp_path))
+    with pytest.raises(InputError, match="no comparison or run"):
+        ranks_of_method(MethodSpec.parse("lora:rank_pattern=abcdefgh-2"), stored_view)
+    assert not list(tmp_path.iterdir())
 
 
 def test_lora_is_retrained_with_the_ranks_of_a_stored_run(tmp_path):
