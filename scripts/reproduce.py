@@ -1,7 +1,7 @@
 """Trains the methods and the papers' ablations on the embedded tasks and keeps what came out, whichever way it falls.
 
-    taskset -c 0 python scripts/reproduce.py --tasks acceptability,similarity &
-    taskset -c 1 python scripts/reproduce.py --tasks digits,shape_orientation
+    taskset -c 0 python scripts/reproduce.py --tasks acceptability,digits &
+    taskset -c 1 python scripts/reproduce.py --tasks similarity,shape_orientation
 
 Two processes may write the one file, each its own tasks: a lock guards it, and what is written is merged. A cell is one
 task, method and seed. Finished cells are kept and the command may be stopped and repeated; a cell that was measured

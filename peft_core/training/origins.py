@@ -26,11 +26,11 @@ GIT_SECONDS = 5.0
 
 @cache
 def code_origin(root: Path = ROOT) -> dict[str, Any]:
-    """This package: its version, and in a checkout of its own the commit and whether files differ from it."""
+    """This package: its version, and in a checkout of its own the commit and whether its files differ from it."""
     found: dict[str, Any] = {"version": peft_core.__version__}
     if not (root / ".git").exists():
         return found
-    commit, changes = _git(root, "rev-parse", "HEAD"), _git(root, "status", "--porcelain", "--untracked-files=no")
+    commit, changes = _git(root, "rev-parse", "HEAD"), _git(root, "status", "--porcelain", "--", "peft_core")
     if commit:
         found["commit"] = commit
     if commit and changes is not None:

@@ -26,13 +26,16 @@ def git(folder: Path, *words: str) -> str:
 
 
 def test_a_checkout_names_its_commit_and_says_whether_files_differ(tmp_path):
-    (tmp_path / "file").write_text("one")
+    file = tmp_path / "peft_core" / "file.py"
+    file.parent.mkdir()
+    file.write_text("one")
     git(tmp_path, "init", "-q")
-    git(tmp_path, "add", "file")
+    git(tmp_path, "add", "peft_core")
     git(tmp_path, "commit", "-qm", "one")
+    (tmp_path / "results.json").write_text("not the code")
     commit = git(tmp_path, "rev-parse", "HEAD")
     assert code_origin(tmp_path) == {"version": peft_core.__version__, "commit": commit, "modified": False}
-    (tmp_path / "file").write_text("two")
+    file.write_text("two")
     code_origin.cache_clear()
     assert code_origin(tmp_path)["modified"] is True
 
