@@ -8,7 +8,7 @@ task, method and seed. Finished cells are kept and the command may be stopped an
 under other settings, another learning rate among them, is measured again. Learning rates come from a sweep on
 validation rows (--rates), a method's own on every task; an ablation's variants take the rate of their method. All runs
 of a task see the same rows in the same order; a seed draws head, first values and masks. Beside the JSON its tables are
-written as Markdown.
+written as Markdown; with nothing left to measure both are written again from the cells.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from peft_core.records import ComparisonSpec, Event, MethodSpec, RunState, TrainingConfig, run_specs
 from peft_core.runs import final_ranks
 from peft_core.training.checkpoint import write_atomically
-from scripts.reproduction.page import page, summary
+from scripts.reproduction.page import page, plan, summary
 from scripts.reproduction.plan import ABLATION_TASKS, ABLATIONS, GROUPS, MAIN, MODELS, TASKS, Rates, Variant, needed
 
 Cell = dict[str, Any]
@@ -222,10 +222,23 @@ def keep(options: argparse.Namespace, cells: Sequence[Cell]) -> None:
         }  # fmt: skip
         if said(options) not in document["commands"]:
             document["commands"] = sorted([*document["commands"], said(options)])
-        document["summary"] = summary(document["cells"])
-        text = json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False)
-        write_atomically(options.out, (text + "\n").encode())
-        write_atomically(options.out.with_suffix(".md"), page(document).encode())
+        write(options.out, document)
+
+
+def write(out: Path, document: dict[str, Any]) -> None:
+    """The document with what its cells say together, and its tables."""
+    document |= {"plan": plan(), "summary": summary(document["cells"])}
+    text = json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False)
+    write_atomically(out, (text + "\n").encode())
+    write_atomically(out.with_suffix(".md"), page(document).encode())
+
+
+def write_again(options: argparse.Namespace) -> None:
+    """The same cells, summed up as this version of the code does."""
+    with FileLock(f"{options.out}.lock"):
+        document = opened(options)
+        if document["cells"]:
+            write(options.out, document)
 
 
 def said(options: argparse.Namespace) -> str:
@@ -284,6 +297,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{len(asked)} cells, {len(pending)} to measure", flush=True)
     if options.count:
         return
+    write_again(options)
     done, started = 0, time.monotonic()
     for cohort in cohorts(pending):
         keep(options, measure(cohort, opened(options)))

@@ -64,7 +64,10 @@ def test_finished_cells_are_kept_and_other_settings_measured_again(tmp_path, rat
     assert [cell["learning_rate"] for cell in first["cells"]] == [0.01] * 4
     with monkeypatch.context() as patch:
         patch.setattr(reproduce, "measure", lambda cohort, document: pytest.fail("it was there"))
-        assert run(tmp_path, rates, "--part", "rm_lora", "--ablation-seeds", "1")["cells"] == first["cells"]
+        (tmp_path / "reproduce.json").write_text(json.dumps(first | {"plan": {}, "summary": {}}))
+        (tmp_path / "reproduce.md").unlink()
+        assert run(tmp_path, rates, "--part", "rm_lora", "--ablation-seeds", "1") == first
+        assert "RM-LoRA's four corners: acceptability on tiny-text" in (tmp_path / "reproduce.md").read_text()
     run(tmp_path, rates, "--part", "rm_lora,propetl", "--count")
     assert "16 cells, 12 to measure" in capsys.readouterr().out
     again = run(tmp_path, rates, "--part", "rm_lora", "--ablation-seeds", "1", "--steps", "2")

@@ -41,6 +41,7 @@ def routes(service: Service, warmup: Warmup, uploads: Uploads) -> list[BaseRoute
         Route("/ranklab/catalogue", handlers.catalogue),
         Route("/ranklab/benchmarks", handlers.benchmarks),
         Route("/ranklab/presets", handlers.presets),
+        Route("/ranklab/measured", handlers.measured),
         Route("/ranklab/download", handlers.download),
         Route("/ranklab/preview", handlers.preview, methods=["POST"]),
         Route("/ranklab/upload", handlers.upload, methods=["POST"]),
@@ -114,6 +115,10 @@ class Handlers:
 
     async def benchmarks(self, _request: Request) -> Response:
         return await answered(self._service.benchmarks, self._readers)
+
+    async def measured(self, _request: Request) -> Response:
+        """Asked for when its part of the page is opened."""
+        return await answered(self._service.measured, self._readers)
 
     async def presets(self, request: Request) -> Response:
         task = request.query_params.get("task", "")[:LONGEST_NAME]

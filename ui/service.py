@@ -20,6 +20,7 @@ from peft_core.records import (
 )
 from peft_core.report import figures, pareto, report_html, results_document, tables
 from peft_core.report.palette import look
+from peft_core.report.reproduction import MISSING, shipped_reproduction, shown
 from peft_core.report.series import labels
 from peft_core.report.wire import packed
 from peft_core.runs import ranks_of_method, with_learned_ranks
@@ -122,6 +123,11 @@ class Service:
 
     def presets(self, task: str) -> list[dict[str, Any]]:
         return self._engine.presets(task)
+
+    def measured(self) -> dict[str, Any]:
+        """What the project itself measured and ships, or the sentence that it is not here."""
+        document = shipped_reproduction()
+        return {"missing": MISSING} if document is None else tables.strict(shown(document))
 
     def preview(self, look: Look) -> dict[str, Any]:
         """What is in a task's rows, as a form shows it: guesses, problems, token lengths."""

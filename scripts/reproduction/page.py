@@ -5,11 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from peft_core.report.reproduction import CLAIM as CLAIM_PART
+from peft_core.report.reproduction import shown, side_of_zero
 from peft_core.report.statistics import paired, spread
 from peft_core.report.tables import number, plus_minus, signed_interval
 from scripts.reproduction.plan import CLAIM, GROUPS, MODELS, Group, Variant
 
 Row = dict[str, Any]
+
+CLAIM_TITLE = "CapaBoost against what it goes over"
+
+
+def plan() -> dict[str, dict[str, str]]:
+    """What the summary's names stand for: titles of its parts, and each task's model."""
+    return {
+        "titles": {CLAIM_PART: CLAIM_TITLE, **{group.name: group.title for group in GROUPS}},
+        "models": dict(MODELS),
+    }
 
 
 def summary(cells: Sequence[Row]) -> dict[str, Any]:
@@ -18,7 +30,7 @@ def summary(cells: Sequence[Row]) -> dict[str, Any]:
         group.name: [row for task in MODELS for row in _rows(group, [c for c in cells if c["task"] == task])]
         for group in GROUPS
     }
-    return {"claim": _claim(cells), **{name: rows for name, rows in tables.items() if rows}}
+    return {CLAIM_PART: _claim(cells), **{name: rows for name, rows in tables.items() if rows}}
 
 
 def _scores(cells: Sequence[Row], method: str) -> dict[int, float]:
@@ -67,49 +79,44 @@ def _claim(cells: Sequence[Row]) -> list[Row]:
             both = [_scores(on, name) for name in (boosted, plain)]
             line = paired(both[0], both[1], plain)
             if line["n"]:
-                ends = line["ci95"] or [float("-inf"), float("inf")]
-                verdict = "better" if ends[0] > 0 else "worse" if ends[1] < 0 else "not told apart"
-                rows.append({"task": task, "method": boosted, **line, "verdict": verdict})
+                rows.append({"task": task, "method": boosted, **line, "side": side_of_zero(line["ci95"])})
     return rows
 
 
 def page(document: Mapping[str, Any]) -> str:
     """The Markdown of a document."""
-    machines = sorted({f"{place['device_name']}, {place['threads']} thread" for place in document["environments"]})
-    torches = sorted({place["versions"]["torch"] for place in document["environments"]})
+    found = shown(document)
     lines = [
-        f"# {document['title']}",
+        f"# {found['title']}",
         "",
-        "Written by `scripts/reproduce.py` from [reproduce.json](reproduce.json). " + document["what"] + ".",
+        "Written by `scripts/reproduce.py` from [reproduce.json](reproduce.json). " + found["what"] + ".",
         "",
-        f"Measured on {'; '.join(machines)}; torch {', '.join(torches)}.",
-        *_claim_lines(document["summary"]["claim"]),
+        found["measured"],
+        *_claim_lines(found["claim"]),
     ]
-    for group in GROUPS:
-        rows = document["summary"].get(group.name, [])
-        for task in [task for task in MODELS if any(row["task"] == task for row in rows)]:
-            lines += _table(group, [row for row in rows if row["task"] == task])
-    return "\n".join([*lines, "", "```bash", *document["commands"], "```", ""])
+    for group in found["groups"]:
+        for table in group["tables"]:
+            lines += _table(group["title"], table)
+    return "\n".join([*lines, "", "```bash", *found["commands"], "```", ""])
 
 
-def _claim_lines(rows: Sequence[Row]) -> list[str]:
-    if not rows:
+def _claim_lines(claim: Row) -> list[str]:
+    if not claim["rows"]:
         return []
-    lines = ["", "## CapaBoost against what it goes over", ""]
-    lines += ["| task | method | against | n | difference [95 %] | |", f"|{'---|' * 6}"]
-    for row in rows:
+    lines = ["", f"## {claim['title']}", "", *(f"- {sentence}" for sentence in claim["sentences"]), ""]
+    lines += ["| task | method | against | n | difference [95 %] | the interval is |", f"|{'---|' * 6}"]
+    for row in claim["rows"]:
         difference = signed_interval(row["mean_difference"], row["ci95"])
-        fields = [row["task"], f"`{row['method']}`", f"`{row['reference']}`", str(row["n"]), difference, row["verdict"]]
+        fields = [row["task"], f"`{row['method']}`", f"`{row['reference']}`", str(row["n"]), difference, row["side"]]
         lines.append(f"| {' | '.join(fields)} |")
     return lines
 
 
-def _table(group: Group, rows: Sequence[Row]) -> list[str]:
-    first = rows[0]
-    lines = ["", f"## {group.title}: {first['task']} on {MODELS[first['task']]}, {first['metric']}", ""]
-    heads = ("method", "n", "mean ± std", f"difference to {group.variants[0].label} [95 %]", "trained", "rank")
+def _table(title: str, table: Row) -> list[str]:
+    lines = ["", f"## {title}: {table['task']} on {table['model']}, {table['metric']}", ""]
+    heads = ("method", "n", "mean ± std", f"difference to {table['reference']} [95 %]", "trained", "rank")
     lines += [f"| {' | '.join((*heads, 'effective rank', 'rate', 'seconds'))} |", f"|{'---|' * 9}"]
-    for row in rows:
+    for row in table["rows"]:
         versus = row["versus"] or {}
         fields = [f"`{row['label']}`" if row["label"] == row["method"] else row["label"], str(row["n"])]
         fields += [plus_minus(row["mean"], row["std"])]

@@ -14,6 +14,8 @@ from starlette.testclient import TestClient
 
 from peft_core.cli import build_parser
 from peft_core.records import InputError, View
+from peft_core.report.reproduction import MISSING, shown
+from tests.report.reproduced import reproduced
 from tests.report.sample import METHODS, METRIC, sample_spec, sample_view
 from tests.ui.stand_in import StandInEngine, StandInRuns
 from ui.engine import Warmup
@@ -224,6 +226,15 @@ def test_a_look_is_json_of_a_bounded_size(client: TestClient) -> None:
     assert client.post("/ranklab/preview", content=" " * (LARGEST_BODY + 1), headers=json_type).status_code == 413
     assert client.get("/ranklab/preview").status_code == 405
     assert client.get("/ranklab/upload").status_code == 405
+
+
+def test_what_the_project_measured_is_shown_or_said_to_be_missing(client: TestClient, monkeypatch) -> None:
+    monkeypatch.setattr("ui.service.shipped_reproduction", lambda: None)
+    assert client.get("/ranklab/measured").json() == {"missing": MISSING}
+    monkeypatch.setattr("ui.service.shipped_reproduction", reproduced)
+    found = client.get("/ranklab/measured").json()
+    assert found == shown(reproduced())
+    assert found["groups"][0]["name"] == "main"
 
 
 def test_presets_and_benchmarks_are_lists(client: TestClient) -> None:
