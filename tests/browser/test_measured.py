@@ -14,21 +14,20 @@ from tests.report.reproduced import COMMAND, MACHINE, PAIR, reproduced
 pytestmark = pytest.mark.browser
 
 
-def answered(visitor: Visitor, page: Page, answer: dict) -> list[str]:
-    """Gives the page this answer; returns the list of the addresses that it asks for from now on."""
-    page.route("**/ranklab/measured", lambda route: route.fulfill(body=json.dumps(answer)))
+def opened(visitor: Visitor, answer: dict) -> tuple[Page, list[str]]:
+    """The page as it is with this answer, and the addresses that it asks for."""
     asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url.removeprefix(visitor.address)))
-    page.reload()
-    expect(page.locator(".rl-state")).not_to_have_text("loading")
-    return asked
+    visitor.context.route("**/ranklab/measured", lambda route: route.fulfill(body=json.dumps(answer)))
+    visitor.context.on("request", lambda request: asked.append(request.url.removeprefix(visitor.address)))
+    page = visitor.open()
+    expect(page.locator(".rl-state")).to_have_attribute("data-state", "finished", timeout=30_000)
+    return page, asked
 
 
 @pytest.mark.parametrize("width", [1440, 390])
 def test_it_is_read_when_opened_and_stays_in_its_box(app: App, visitor: Visitor, width: int) -> None:
-    page = visitor.open()
+    page, asked = opened(visitor, shown(reproduced()))
     page.set_viewport_size({"width": width, "height": 900})
-    asked = answered(visitor, page, shown(reproduced()))
     assert "ranklab/view" in asked and not [path for path in asked if "measured" in path]
     page.locator(".rl-project > summary").click()
     box = page.locator(".rl-measured")
@@ -50,8 +49,7 @@ def test_it_is_read_when_opened_and_stays_in_its_box(app: App, visitor: Visitor,
 
 
 def test_what_is_not_measured_yet_is_said(app: App, visitor: Visitor) -> None:
-    page = visitor.open()
-    answered(visitor, page, {"missing": MISSING})
+    page, _ = opened(visitor, {"missing": MISSING})
     page.locator(".rl-project > summary").click()
     expect(page.locator(".rl-measured")).to_have_text(MISSING)
     assert page.locator(".rl-measured table").count() == 0
