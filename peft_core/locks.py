@@ -114,7 +114,7 @@ def figure_of(
         return trainable_parameters(counts_of(attached))
     if kind == "flops":
         return adapter_flops_nominal(counts_of(attached), attached.backbone.passes)
-    updates = attached.updates()
+    updates = [update for update in attached.updates() if update.kind != "bias"]
     if attached.total_rank is not None and updates:
         return attached.total_rank / len(updates)
     return max((update.bound for update in updates), default=None)
