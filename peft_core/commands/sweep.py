@@ -55,7 +55,7 @@ def _swept(options: argparse.Namespace, spec: SweepSpec, out: Path, jobs: int | 
 
     def document(trials: Sequence[Trial]) -> dict[str, Any]:
         return {
-            "command": f"python -m peft_core sweep {Path(options.spec).name}",
+            "command": f"python -m peft_core sweep {_shown(options.spec)} --out {_shown(out)}",
             "what": WHAT,
             "spec": spec.model_dump(mode="json"),
             "rows": list(rows.values()),
@@ -87,6 +87,11 @@ def _rows(spec: ComparisonSpec) -> dict[str, Any]:
         "train_rows": spec.train_rows,
         "validation_rows": spec.eval_rows,
     }
+
+
+def _shown(path: str | Path) -> str:
+    """A path as a command shows it; of one that only this machine has, the name."""
+    return Path(path).name if Path(path).is_absolute() else str(path)
 
 
 def read_sweep(path: Path) -> SweepSpec:
