@@ -60,13 +60,22 @@ class Cell:
 
     def settled_in(self, line: dict[str, Any]) -> bool:
         """Whether a measured line is this cell's, under the same settings."""
-        return key_of(line) == self.key and line["asked"] == self.asked
+        return key_of(line) == self.key and with_defaults(line["asked"]) == with_defaults(self.asked)
 
     @property
     def asked(self) -> dict[str, Any]:
-        """The settings as they were given: what a finished cell must agree with."""
+        """The settings as they were given, the method's rate filled in: what a finished cell must agree with."""
+        from peft_core.methods import resolve
+
         rows = {"train_rows": self.spec.train_rows, "eval_rows": self.spec.eval_rows}
-        return {"method": str(self.run.method), **rows, **self.spec.training.model_dump(exclude_none=True)}
+        rate = {"learning_rate": resolve(self.run.method).learning_rate}
+        method = self.run.method.model_copy(update={"options": self.run.method.options | rate})
+        return {"method": str(method), **rows, **self.spec.training.model_dump(exclude_none=True)}
+
+
+def with_defaults(asked: dict[str, Any]) -> dict[str, Any]:
+    """Settings with every training option: one that is newer than a line has its default there."""
+    return asked | TrainingConfig(**{k: v for k, v in asked.items() if k in TrainingConfig.model_fields}).model_dump()
 
 
 def key_of(line: dict[str, Any]) -> tuple[str, str, int]:

@@ -67,7 +67,7 @@ class Asked:
         return {"learning_rate": self.rate, **rows, **self.training.model_dump(exclude_none=True)}
 
     def settled_in(self, cell: Cell) -> bool:
-        return key_of(cell) == self.key and cell["asked"] == self.settings
+        return key_of(cell) == self.key and with_defaults(cell["asked"]) == with_defaults(self.settings)
 
     def method(self, document: dict[str, Any]) -> MethodSpec:
         """The method with its rate, and where it takes learned ranks with those of the finished cell."""
@@ -84,6 +84,11 @@ def written(ranks: dict[str, int], source: str) -> str:
     from peft_core.methods._rank_pattern import write_pattern
 
     return write_pattern(ranks, source)
+
+
+def with_defaults(asked: dict[str, Any]) -> dict[str, Any]:
+    """Settings with every training option: one that is newer than a cell has its default there."""
+    return asked | TrainingConfig(**{k: v for k, v in asked.items() if k in TrainingConfig.model_fields}).model_dump()
 
 
 def key_of(cell: Cell) -> tuple[str, str, int]:

@@ -37,7 +37,7 @@ class Config(MethodConfig):
     """Options of AdaLoRA."""
 
     free: ClassVar[str | None] = "target_rank"
-    learning_rate: float = Field(3e-3, gt=0, le=10, description="peak learning rate of this method")
+    learning_rate: float = Field(9e-3, gt=0, le=10, description="peak learning rate of this method")
     target_rank: int = Field(8, ge=1, le=8192, description="average rank of a map at the end")
     initial_rank: int | None = Field(None, ge=1, le=8192, description="rank at the start; empty: 1.5 times the target")
     alpha: float | None = Field(None, gt=0, le=1e6, description="scale is alpha / initial_rank; empty: scale 1")

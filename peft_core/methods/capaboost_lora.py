@@ -36,7 +36,7 @@ from peft_core.records import Backbone
 class Config(LowRankConfig, BoostedConfig):
     """Options of CapaBoost on LoRA."""
 
-    learning_rate: float = Field(3e-3, gt=0, le=10, description="peak learning rate of this method")
+    learning_rate: float = Field(9e-3, gt=0, le=10, description="peak learning rate of this method")
     a_bound: Literal["in", "rank"] = Field("in", description="A ~ U(+-1/sqrt(in)), or +-1/sqrt(r) as the authors' code")
 
 

@@ -21,7 +21,7 @@ from peft_core.records import Backbone
 class Config(AdapterConfig, BoostedConfig):
     """Options of CapaBoost on Pfeiffer's adapter."""
 
-    learning_rate: float = Field(3e-3, gt=0, le=10, description="peak learning rate of this method")
+    learning_rate: float = Field(9e-3, gt=0, le=10, description="peak learning rate of this method")
     output_bias: Literal["once", "each"] = Field(
         "once", description="added once, or once a branch as the authors' code"
     )

@@ -23,7 +23,7 @@ class Config(MethodConfig, BoostedConfig):
     """Options of CapaBoost on prefix-tuning."""
 
     free: ClassVar[str | None] = "length"
-    learning_rate: float = Field(2e-2, gt=0, le=10, description="peak learning rate of this method")
+    learning_rate: float = Field(3e-2, gt=0, le=10, description="peak learning rate of this method")
     length: int = Field(16, ge=1, le=4096, description="shared keys and values l of every attention")
 
 

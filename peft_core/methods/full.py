@@ -16,7 +16,7 @@ from peft_core.records import Backbone
 class Config(MethodConfig):
     """No options beyond the common ones."""
 
-    learning_rate: float = Field(5e-4, gt=0, le=10, description="peak learning rate of this method")
+    learning_rate: float = Field(3e-4, gt=0, le=10, description="peak learning rate of this method")
 
 
 def attach(backbone: Backbone, config: Config, generator: torch.Generator) -> Attached:

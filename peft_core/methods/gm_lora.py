@@ -21,7 +21,7 @@ from peft_core.records import Backbone
 class Config(BoostableConfig, Masked):
     """Options of GM-LoRA."""
 
-    learning_rate: float = Field(3e-3, gt=0, le=10, description="peak learning rate of this method")
+    learning_rate: float = Field(9e-3, gt=0, le=10, description="peak learning rate of this method")
 
 
 def attach(backbone: Backbone, config: Config, generator: torch.Generator) -> Attached:

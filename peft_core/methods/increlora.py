@@ -48,7 +48,7 @@ class Config(MethodConfig):
     """Options of IncreLoRA."""
 
     free: ClassVar[str | None] = "target_rank"
-    learning_rate: float = Field(3e-3, gt=0, le=10, description="peak learning rate of this method")
+    learning_rate: float = Field(9e-3, gt=0, le=10, description="peak learning rate of this method")
     target_rank: int = Field(8, ge=1, le=8192, description="average rank of a map at the end")
     interval: int | None = Field(None, ge=1, le=1_000_000, description="nu: steps between growths; empty: by the run")
     top_h: int | None = Field(None, ge=1, le=100_000, description="h: maps that grow at a time; empty: by the run")

@@ -21,7 +21,7 @@ from peft_core.records import Backbone, InputError
 class Config(BoostableConfig):
     """Options of LoRA."""
 
-    learning_rate: float = Field(3e-3, gt=0, le=10, description="peak learning rate of this method")
+    learning_rate: float = Field(9e-3, gt=0, le=10, description="peak learning rate of this method")
     rank_pattern: str | None = Field(
         None,
         max_length=20_000,

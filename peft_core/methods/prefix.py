@@ -26,7 +26,7 @@ class Config(MethodConfig):
 
     free: ClassVar[str | None] = "length"
     learning_rate: float = Field(
-        2e-3, gt=0, le=10, description="peak learning rate; without reparametrize ten times as much trains better"
+        9e-4, gt=0, le=10, description="peak learning rate; without reparametrize ten times as much trains better"
     )
     length: int = Field(16, ge=1, le=4096, description="extra keys and values l of every attention")
     reparametrize: bool = Field(True, description="train an embedding and two maps that make them; stored flat")

@@ -35,7 +35,7 @@ class Config(MethodConfig, PropetlConfig):
     """Options of ProPETL on prefix-tuning."""
 
     free: ClassVar[str | None] = "length"
-    learning_rate: float = Field(2e-3, gt=0, le=10, description="peak learning rate of this method")
+    learning_rate: float = Field(3e-3, gt=0, le=10, description="peak learning rate of this method")
     mask_learning_rate: float = Field(1e-4, gt=0, le=10, description="peak learning rate of the masks' scores")
     length: int = Field(16, ge=1, le=4096, description="extra keys and values l of every attention")
     bottleneck: int = Field(512, ge=1, le=65536, description="width between the two maps that make them")

@@ -29,7 +29,7 @@ class Config(MethodConfig):
     """Options of deep visual prompt tuning."""
 
     free: ClassVar[str | None] = "length"
-    learning_rate: float = Field(2e-2, gt=0, le=10, description="peak learning rate of this method")
+    learning_rate: float = Field(9e-2, gt=0, le=10, description="peak learning rate of this method")
     length: int = Field(8, ge=1, le=4096, description="prompts l of every layer")
 
 
