@@ -79,13 +79,10 @@ def test_cells_are_measured_once_and_others_are_kept_as_tried(tmp_path, monkeypa
     first = run()
     (line,) = first["cells"]
     assert line["accuracy"] == pytest.approx(line["score"]["accuracy"]) and len(line["correct"]) == 12
-    assert (
-        line["majority"] >= 0.5
-        and line["learning_rate"] == get_method("lora").Config().learning_rate
-        and not first["tried"]
-    )
+    usual = get_method("lora").Config().learning_rate
+    assert line["majority"] >= 0.5 and line["learning_rate"] == usual and not first["tried"]
     assert run() == first
     second = run(methods=["lora:learning_rate=0.001"])
     assert [line["learning_rate"] for line in second["cells"]] == [1e-3]
-    assert [line["learning_rate"] for line in second["tried"]] == [3e-3]
-    assert "0.003" in path.with_suffix(".md").read_text()
+    assert [line["learning_rate"] for line in second["tried"]] == [usual]
+    assert f"{usual:g}" in path.with_suffix(".md").read_text()
