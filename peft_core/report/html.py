@@ -96,7 +96,7 @@ def _figures(view: View, table: Sequence[tables.Row]) -> list[Figure]:
         line_figure(curves(view, "loss", smoothing=0.8), "Training loss, smoothed", "step", "loss"),
         line_figure(
             ranks,
-            "Effective rank of the weight update, mean over layers",
+            "Effective rank, mean over layers",
             "step",
             "rank",
             guides([run.config or run.method.options for run in view.runs]) if any(line.x for line in ranks) else None,

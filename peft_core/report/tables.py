@@ -45,6 +45,12 @@ RESULT_FIGURES = (
     "train_penalty",
 )
 RANK_FIGURES = ("numerical_mean", "numerical_max", "effective_mean", "stable_mean", "bound")
+RANKED = {
+    "delta": "the weight update",
+    "linear_map": "the linear map of an adapter or prefix",
+    "bias": "the update of a bias",
+}
+"""What a rank is of, by `RunResult.rank_of`."""
 
 
 def strict(value: Any) -> Any:
@@ -130,6 +136,7 @@ def _figures(runs: Sequence[RunRow]) -> Row:
     figures["scores"] = {name: _mean([result.score.get(name) for result in results]) for name in names}
     ranks = [result.rank for result in results if result.rank]
     figures["rank"] = {name: _mean([rank.get(name) for rank in ranks]) for name in RANK_FIGURES} if ranks else None
+    figures["rank_of"] = next((result.rank_of for result in results if result.rank_of), None)
     return figures
 
 
@@ -170,6 +177,7 @@ def flat(row: Row) -> Row:
         "note": versus.get("note"),
         **{f"score_{name}": value for name, value in row["scores"].items()},
         **{f"rank_{name}": rank.get(name) for name in RANK_FIGURES},
+        "rank_of": row["rank_of"],
         **{name: row[name] for name in RESULT_FIGURES},
         "states": " ".join(f"{state}:{count}" for state, count in row["states"].items()),
         "errors": " | ".join(row["errors"]),
@@ -306,4 +314,11 @@ def notes(table: Sequence[Row]) -> list[str]:
         said.append(f"{ONE_SEED.capitalize()}" + (f"; the brackets are a {BOOTSTRAP} (95 %)." if rows else "."))
     if any(line["p_sign_flip"] is not None for line in lines):
         said.append("p: two-sided sign-flip permutation test, and in parentheses with Holm's correction over methods.")
-    return said
+    return said + _ranked(table)
+
+
+def _ranked(table: Sequence[Row]) -> list[str]:
+    """Which map the ranks are of; nothing where no row says it."""
+    labels_of = {kind: [row["label"] for row in table if row["rank_of"] == kind] for kind in RANKED}
+    parts = [f"of {RANKED[kind]} for {', '.join(found)}" for kind, found in labels_of.items() if found]
+    return [f"Rank: numerical, a mean over layers and seeds, {'; '.join(parts)}."] if parts else []

@@ -144,6 +144,23 @@ def test_six_seeds_have_a_sign_flip_p_with_holms_correction() -> None:
     assert tables.rows(sample_view(seeds=tuple(range(5)), methods=methods))[1]["versus"]["p_sign_flip"] is None
 
 
+def test_ranks_say_what_they_are_of() -> None:
+    assert "Rank:" not in tables.to_markdown(tables.rows(sample_view())), "results of before do not say it"
+    view = sample_view()
+    kinds = {METHODS[0]: "delta", METHODS[1]: "linear_map"}
+    runs = [
+        run.model_copy(update={"result": run.result.model_copy(update={"rank_of": kinds[run.label]})})
+        for run in view.runs
+        if run.result
+    ]
+    named = view.model_copy(update={"runs": tuple(runs)})
+    table = tables.rows(named)
+    for text in (tables.to_markdown(table), tables.to_latex(table), report_html(named)):
+        assert f"of the weight update for {METHODS[0]}" in text
+        assert f"of the linear map of an adapter or prefix for {METHODS[1]}" in text
+    assert [row["rank_of"] for row in csv.DictReader(io.StringIO(tables.to_csv(table)))] == list(kinds.values())
+
+
 def test_differences_are_over_all_runs_whatever_a_page_has_seen() -> None:
     view = sample_view()
     late = view.model_copy(update={"events": view.events[-3:]})

@@ -1,6 +1,6 @@
 // One card per method: its look, its live figures, and the button that hides its curves. And the bars.
 
-import { breakable, bytes, duration, fixed, h, has, short, swatch, whole } from "./util.js";
+import { breakable, bytes, duration, fixed, h, has, RANK_HELP, short, swatch, whole } from "./util.js";
 
 /** Everything live about one method, from its runs' points and its row of the table. */
 export function liveFigures(shown, look) {
@@ -61,8 +61,8 @@ export class Cards {
       card.score.textContent = has(live.score) ? `${fixed(live.score)}${has(live.std) ? " ± " + fixed(live.std) : ""}` : "";
       card.score.title = has(live.score) ? `${shown.metric}, ${live.final ? "mean of" : "last evaluation, mean of"} ${live.scored} seed(s)` : "";
       const entries = [
-        ["eff. rank", fixed(live.effective, 1), "effective rank of the weight update, mean over layers and seeds"],
-        ["num. rank", fixed(live.numerical, 1), "numerical rank of the weight update, mean over layers and seeds"],
+        ["eff. rank", fixed(live.effective, 1), `effective ${RANK_HELP}`],
+        ["num. rank", fixed(live.numerical, 1), `numerical ${RANK_HELP}`],
         ["trainable", whole(live.trainable), "trainable parameters, head left out"],
         ["active", whole(live.active), "trainable parameters in use at the last step, head left out"],
         ["nom. FLOPs", short(live.nominal), "the adapter's FLOPs so far, non-zeros only"],

@@ -1,8 +1,6 @@
 // What this project measured itself: the claim, and a table for each group of methods and task. Loaded when opened.
 
-import { breakable, fixed, h, has, signed, whole, words } from "./util.js";
-
-const RANK_HELP = "rank of the weight update, mean over layers and seeds";
+import { breakable, fixed, h, has, RANK_HELP, signed, whole, words } from "./util.js";
 
 const method = (name) => h("span.rl-cellname", {}, h("span", {}, breakable(name)));
 

@@ -1,7 +1,7 @@
 // The results table: sortable by every column, figures of unfinished methods marked as "so far".
 
 import { liveFigures } from "./cards.js";
-import { breakable, bytes, duration, fixed, h, has, short, signed, swatch, whole, words } from "./util.js";
+import { breakable, bytes, duration, fixed, h, has, RANK_HELP, short, signed, swatch, whole, words } from "./util.js";
 
 const interval = (range) => (range ? ` [${signed(range[0])}, ${signed(range[1])}]` : "");
 
@@ -11,8 +11,8 @@ const COLUMNS = [
   ["n", (row) => row.n, (row) => String(row.n)],
   ["difference [95 %]", (row) => row.versus?.mean_difference, (row) => differenceCell(row), "", "paired by seed and batch order; the interval is over seeds, or says what else it is"],
   ["p (Holm)", (row) => row.versus?.p_sign_flip, (row) => pCell(row), "", "two-sided sign-flip permutation test over six seeds or more; in parentheses with Holm's correction over methods"],
-  ["rank", (row) => row.rank?.numerical_mean ?? row.live.numerical, (row) => fixed(row.rank?.numerical_mean ?? row.live.numerical, 1), "", "numerical rank of the weight update, mean over layers"],
-  ["eff. rank", (row) => row.rank?.effective_mean ?? row.live.effective, (row) => fixed(row.rank?.effective_mean ?? row.live.effective, 2), "", "effective rank, mean over layers"],
+  ["rank", (row) => row.rank?.numerical_mean ?? row.live.numerical, (row) => fixed(row.rank?.numerical_mean ?? row.live.numerical, 1), "", `numerical ${RANK_HELP}`],
+  ["eff. rank", (row) => row.rank?.effective_mean ?? row.live.effective, (row) => fixed(row.rank?.effective_mean ?? row.live.effective, 2), "", `effective ${RANK_HELP}`],
   ["trainable", (row) => row.live.trainable, (row) => whole(row.live.trainable), "", "parameters that are trained, head left out"],
   ["%", (row) => row.trainable_percent, (row) => fixed(row.trainable_percent, 2), "", "of the backbone's parameters"],
   ["FLOPs nominal", (row) => row.adapter_flops_nominal, (row) => short(row.adapter_flops_nominal), "", "the adapter's, per token, forward, non-zeros only"],

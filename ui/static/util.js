@@ -1,5 +1,8 @@
 // Small helpers: elements, requests, figures for reading.
 
+/** What every rank shown is the rank of. */
+export const RANK_HELP = "rank, mean over layers and seeds: of the weight update; for adapters and prefixes of their linear map, for BitFit of a bias's update";
+
 /** An element: h("p.note", {title: "..."}, "text", child). Text is always set as text, never as markup. */
 export function h(kind, attributes = {}, ...children) {
   const [tag, ...classes] = kind.split(".");
