@@ -111,6 +111,15 @@ class StepCounter:
             found[shape] = self._both(self.tasks[task], shape)
         return found[shape]
 
+    def token_products(self, task: int, shape: Shape) -> int:
+        """FLOPs of the method's own forward products that tokens multiply, over a batch of this shape, dense.
+
+        Of an encoder-decoder each stack multiplies its own tokens. What makes a prefix is left out, where products are
+        a polynomial: it is once a pass, whatever the tokens.
+        """
+        found = self._of_task[task]
+        return found.of_tokens(shape) if isinstance(found, _Polynomial) else self.pass_flops(task, shape).module_forward
+
     def penalty_flops(self) -> Flops:
         """FLOPs of the penalty, once a step."""
         return self._penalty
@@ -246,6 +255,10 @@ class _Polynomial:
         forward, backward = _value(self.alone, _terms(shape))
         module = _value(self.module, _module_terms(shape, self.two_stacks))
         return Flops(forward + module[0], backward + module[1], *module)
+
+    def of_tokens(self, shape: Shape) -> int:
+        """The modules' forward products but for those that do not depend on the batch."""
+        return _value(self.module[1:], _module_terms(shape, self.two_stacks)[1:])[0]
 
 
 def _terms(shape: Shape) -> tuple[int, ...]:

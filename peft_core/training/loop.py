@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from peft_core.methods import Attached, MethodConfig, SecondPass
-from peft_core.metrics.flops import adapter_flops_nominal
+from peft_core.metrics.flops import adapter_flops_executed, adapter_flops_nominal
 from peft_core.metrics.resampling import Outcomes
 from peft_core.records import EvalRecord, Event, LayerRank, RankOf, RankRecord, RunFailure, RunSpec, StepRecord
 from peft_core.training.checkpoint import Checkpoint, save_checkpoint
@@ -342,9 +342,19 @@ def _account(run: Run, passes: Passes, examples: int) -> None:
     parts = parts * (1 if run.attached.second_pass is None else 2) + [run.counter.penalty_flops()]
     totals.flops += sum(part.total for part in parts)
     totals.module_flops += sum(part.module for part in parts)
-    nominal = adapter_flops_nominal(run.attached.counts, run.attached.backbone.passes)
-    totals.nominal_flops += 3 * passes.tokens * nominal * (1 if run.attached.second_pass is None else 2)
+    totals.nominal_flops += 3 * _nominal(run, passes) * (1 if run.attached.second_pass is None else 2)
     totals.passes.update((task, *shape) for shape in passes.shapes)
+
+
+def _nominal(run: Run, passes: Passes) -> float:
+    """A forward pass over the micro-batches by formula. The stacks of an encoder-decoder see different tokens, so there
+    it is the dense products as counted, times the share of them that the masks keep."""
+    counts, repeats = run.attached.counts, run.attached.backbone.passes
+    nominal = adapter_flops_nominal(counts, repeats)
+    if not run.attached.backbone.encoder_decoder or not nominal:
+        return passes.tokens * nominal
+    dense = sum(run.counter.token_products(run.attached.task, shape) for shape in passes.shapes)
+    return dense * nominal / adapter_flops_executed(counts, repeats)
 
 
 def _same_products(spec: RunSpec, config: MethodConfig) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from peft_core.methods import list_methods
-from peft_core.metrics.flops import adapter_flops_executed
+from peft_core.metrics.flops import adapter_flops_executed, adapter_flops_nominal
 from peft_core.training import counting
 from peft_core.training.counting import Flops, StepCounter, eager_attention, probe_batch
 from peft_core.training.loop import train
@@ -231,6 +231,28 @@ def test_a_run_sums_its_batches():
         expected += run.counter.penalty_flops().total
         assert steps[step].flops == expected
     assert sum(run.totals.passes.values()) == 12 and run.totals.examples == 48
+
+
+@pytest.mark.parametrize(
+    "method", ["lora:rank=3", "capaboost_lora:rank=4,d=3,sparsity=0.5", "prefix:length=4,bottleneck=3"]
+)
+@pytest.mark.parametrize("family", ["t5", "roberta"])
+def test_nominal_flops_of_a_run_are_of_the_tokens_that_each_site_sees(method, family):
+    run = make_run(method, miniature(family), steps=2, eval_every=2)
+    steps = [record for record in train(run) if record.event == "step"]
+    by_hand = 0
+    for step in range(2):
+        rows = run.schedule.batch(step)[1]
+        tokens = len(rows) * max(DATA.train.lengths()[row] for row in rows)
+        for count in run.attached.counts:
+            ours = len(rows) if reads_one_token(family, count.site) else tokens
+            by_hand += 3 * ours * adapter_flops_nominal([count])
+    assert steps[-1].adapter_flops_nominal == pytest.approx(by_hand, rel=1e-12)
+
+
+def reads_one_token(family: str, site: str) -> bool:
+    """For classes T5's decoder starts with one token; its cross-attention's keys and values come from the encoder."""
+    return family == "t5" and site.startswith("decoder") and not site.endswith(("cross_k", "cross_v"))
 
 
 def test_a_second_pass_costs_as_much_again():
