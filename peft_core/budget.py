@@ -30,7 +30,7 @@ def budget(
     trainable is exact: the values that the drawn masks keep, biases included, head apart. weights is the papers'
     figure: of what is left after training, biases left out, masks by formula. FLOPs are per token and forward. A method
     that grows counts at its target, ranks spread evenly: which map gains them is not known before, and what waits in
-    reserve is not counted.
+    reserve is not counted. Of one that prunes to a target, nominal FLOPs are of what is left.
 
     Args:
         tasks: how many are trained together; figures are for all of them.

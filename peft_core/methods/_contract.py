@@ -106,6 +106,7 @@ class Attached:
         while training (growth) are taken up after the step.
         count_active() -> int: trainable adapter parameters now, where they change.
         counts_at_target() -> list: what budgets count, where a method grows; `counts` are then those of this moment.
+        count_products() -> list: the counts with the non-zeros that a pass multiplies now, where a method prunes.
         cycles: how often the rate's curve runs over the steps, in equal parts (`optimizer.cycle_of`).
         total_rank: sum of the ranks of all sites at the end, where the method sets it.
         extra_state() / load_extra_state(dict): what a checkpoint must hold beyond parameters (JSON). Loading comes
@@ -134,6 +135,7 @@ class Attached:
         self.total_rank: int | None = None
         self.counts_at_target: Callable[[], list[TensorCount]] | None = None
         self.count_active: Callable[[], int] | None = None
+        self.count_products: Callable[[], list[TensorCount]] | None = None
         self.pack: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None
         self.unpack: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None
         self.extra_state: Callable[[], dict[str, Any]] | None = None
@@ -257,6 +259,10 @@ class Attached:
             return count
         table = kept if kept.dim() > 1 else kept.unsqueeze(1)
         return replace(count, stored=int(table.expand(count.rows, count.cols).sum()))
+
+    def nominal_counts(self) -> list[TensorCount]:
+        """The counts that nominal FLOPs of this moment come from: of pruned directions nothing is multiplied."""
+        return self.count_products() if self.count_products else self.counts
 
     def active_parameters(self) -> int:
         """Trainable adapter parameters now: values that some mask keeps, head left out."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -12,8 +12,9 @@ from torch import Tensor
 from peft_core.methods._bits import pack_bits, unpack_bits
 from peft_core.methods._contract import Attached, LowRankConfig, WeightUpdate, chosen_sites
 from peft_core.methods._counting import tensor_count
-from peft_core.methods._masks import BoostConfig, transform
+from peft_core.methods._masks import BoostConfig, WeightTransform, transform
 from peft_core.methods._modules import KeyedDropout, LowRank, inverse_root, kaiming, keyed_generator
+from peft_core.metrics.parameters import TensorCount
 from peft_core.records import Backbone, InputError, Site
 
 DIRECTIONS = "directions"
@@ -61,15 +62,15 @@ def attach_low_rank(
         module = _module(site, config.model_copy(update={"rank": rank}), attached.seed, boost, start)
         attached.add_at_site(site, module)
         for role, mask, kept in (("A", module.mask_A, module.kept_a), ("B", module.mask_B, module.kept_b)):
-            attached.add_tensor(
-                site.name, role, mask, site.name, True, kept, _stored(mask.kept, mask.nominal_kept, share)
-            )
+            attached.add_tensor(site.name, role, mask, site.name, True, kept, _left(mask, share))
         if module.gate is not None:
             gates = _stored(rank, rank, share)
             attached.add_tensor(site.name, "gate", None, site.name, False, module.alive, gates)
         modules[site.name] = (site, module)
     if start.gate_std is not None:
-        _store_directions(attached, {name: module for name, (_, module) in modules.items()})
+        gated = {name: module for name, (_, module) in modules.items()}
+        _store_directions(attached, gated)
+        attached.count_products = lambda: [_as_gated(count, gated[count.site]) for count in attached.counts]
     attached.updates = lambda: [_update(site, module, len(module.A)) for site, module in modules.values()]
     return attached
 
@@ -97,6 +98,21 @@ def _store_directions(attached: Attached, modules: Mapping[str, LowRank]) -> Non
         return tensors
 
     attached.pack, attached.unpack = pack, unpack
+
+
+def _left(mask: WeightTransform, share: float) -> dict[str, Any]:
+    """The same of a factor, whose products shrink with it."""
+    products = {"multiplied": round(share * mask.multiplied)} if share < 1 else {}
+    return _stored(mask.kept, mask.nominal_kept, share) | products
+
+
+def _as_gated(count: TensorCount, module: LowRank) -> TensorCount:
+    """The count with the non-zeros of the directions that are alive."""
+    alive = module.alive()
+    if alive is None or count.role not in ("A", "B"):
+        return count
+    mask, axis = (module.mask_A, 0) if count.role == "A" else (module.mask_B, 1)
+    return replace(count, multiplied=mask.multiplied_of(alive, axis))
 
 
 def _stored(kept: int, nominal: float, share: float) -> dict[str, Any]:

@@ -126,6 +126,7 @@ class Plain(nn.Module):
 
     def __init__(self, shape: tuple[int, int]) -> None:
         super().__init__()
+        self.shape = shape
         self.kept = self.multiplied = shape[0] * shape[1]
         self.nominal_kept = float(self.kept)
 
@@ -136,6 +137,10 @@ class Plain(nn.Module):
     def union(self) -> Tensor | None:
         """None: every value is kept."""
         return None
+
+    def multiplied_of(self, chosen: Tensor, axis: int) -> int:
+        """Non-zeros of all copies in the chosen (bool) rows, axis 0, or columns, axis 1."""
+        return int(chosen.sum()) * self.shape[1 - axis]
 
     def draw(self, step: int) -> None:
         """Nothing to draw."""
@@ -194,6 +199,10 @@ class MaskedCopies(nn.Module):
     def union(self) -> Tensor | None:
         """bool (rows, cols): the values that some mask keeps; None where all are."""
         return None if self.config.masks == "dropout" else self.masks.any(0)
+
+    def multiplied_of(self, chosen: Tensor, axis: int) -> int:
+        """Non-zeros of all copies in the chosen (bool) rows, axis 0, or columns, axis 1."""
+        return int((self.masks[:, chosen] if axis == 0 else self.masks[:, :, chosen]).sum())
 
     def draw(self, step: int) -> None:
         """Fresh masks for a step, where the kind asks for them."""

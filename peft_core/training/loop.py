@@ -350,7 +350,7 @@ def _nominal(run: Run, passes: Passes) -> float:
     """A forward pass over the micro-batches by formula. The stacks of an encoder-decoder see different tokens, so there
     it is the dense products as counted, times the share of them that the masks keep."""
     counts, repeats = run.attached.counts, run.attached.backbone.passes
-    nominal = adapter_flops_nominal(counts, repeats)
+    nominal = adapter_flops_nominal(run.attached.nominal_counts(), repeats)
     if not run.attached.backbone.encoder_decoder or not nominal:
         return passes.tokens * nominal
     dense = sum(run.counter.token_products(run.attached.task, shape) for shape in passes.shapes)

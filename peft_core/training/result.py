@@ -86,7 +86,7 @@ def _ranks(run: Run, step: int) -> dict[str, Any]:
 
 def _flops(run: Run) -> dict[str, Any]:
     totals, counts, passes = run.totals, run.attached.counts, run.attached.backbone.passes
-    nominal = adapter_flops_nominal(counts, passes)
+    nominal = adapter_flops_nominal(run.attached.nominal_counts(), passes)
     reference, executed = lora_reference_flops(run.attached.backbone, run.config), _yardstick_flops(run)
     return {
         "adapter_flops_executed": adapter_flops_executed(counts, passes),

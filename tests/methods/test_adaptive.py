@@ -9,15 +9,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from peft_core.budget import budget
 from peft_core.methods._importance import Importance, below_threshold
 from peft_core.methods.adalora import Config, Schedule
 from peft_core.methods.sora import soft_threshold
+from peft_core.metrics.flops import adapter_flops_executed, adapter_flops_nominal
 from peft_core.metrics.parameters import stored_parameters
-from peft_core.records import InputError
+from peft_core.records import InputError, MethodSpec
 from peft_core.training.loop import train
+from peft_core.training.result import result_of
 from tests.conftest import batch_for, miniature
 from tests.methods.test_contract import attach, loss_of
-from tests.training.test_loop import make_run
+from tests.training.test_loop import DATA, make_run
 
 
 def run_steps(attached, steps: int, total: int | None = None, rate: float = 1e-2):
@@ -36,6 +39,37 @@ def run_steps(attached, steps: int, total: int | None = None, rate: float = 1e-2
             hook(step, optimizer)
         optimizer.zero_grad()
         yield step
+
+
+@pytest.mark.parametrize("boost", ["", ",boost.d=2,boost.sparsity=0.5"])
+@pytest.mark.parametrize(
+    "method", ["adalora:target_rank=2,initial_rank=5,sites=qv", "sora:rank=5,sites=qv,threshold=0.02"]
+)
+def test_nominal_flops_leave_pruned_directions_out(method, boost, tmp_path):
+    run = make_run(method + boost, folder=tmp_path, steps=40, eval_every=40)
+    steps = [record for record in train(run) if record.event == "step"]
+    by_hand = 0
+    for module in run.attached.modules.values():
+        alive, by = module.gate != 0, module.gate.unsqueeze(1)
+        copies = (
+            module.mask_A(torch.ones_like(module.A)) * (by != 0),
+            module.mask_B(torch.ones_like(module.B)) * alive,
+        )
+        by_hand += sum(2 * int(copy.count_nonzero()) for copy in copies)
+    pruned = sum(int((module.gate == 0).sum()) for module in run.attached.modules.values())
+    assert pruned > 0
+    assert adapter_flops_nominal(run.attached.nominal_counts()) == by_hand
+    assert result_of(run, None).adapter_flops_nominal == by_hand < adapter_flops_executed(run.attached.counts)
+    tokens = len(run.schedule.batch(39)[1]) * max(DATA.train.lengths()[row] for row in run.schedule.batch(39)[1])
+    assert steps[-1].adapter_flops_nominal - steps[-2].adapter_flops_nominal == pytest.approx(3 * tokens * by_hand)
+
+
+def test_a_budget_counts_what_adalora_leaves():
+    lora, ours = budget(
+        "tiny-text", [MethodSpec.parse(f"{name},sites=qv") for name in ("lora:rank=4", "adalora:target_rank=4")]
+    )
+    assert ours["adapter_flops_nominal"] == lora["adapter_flops_nominal"] and ours["flops_vs_lora"] == 1
+    assert ours["adapter_flops_executed"] == 1.5 * lora["adapter_flops_executed"]
 
 
 @pytest.mark.parametrize(
