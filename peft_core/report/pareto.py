@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from itertools import groupby, permutations
 from typing import Any
 
+from peft_core.report.measured import measured_only
+
 Point = tuple[float | None, float | None]
 
 
@@ -55,6 +57,7 @@ def front(points: Sequence[Point], higher: tuple[bool, bool] = (False, False)) -
     return found
 
 
+@measured_only
 def fronts(table: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Everything a chart of any two measures needs.
 

@@ -115,11 +115,11 @@ def _control_group() -> int | None:
     return None if limit == "max" else max(0, int(limit) - int(used))
 
 
-def require_memory(runs: Sequence[Run], training: TrainingConfig) -> dict[str, int]:
+def require_memory(runs: Sequence[Run], training: TrainingConfig) -> dict[str, int | None]:
     """Refuses a comparison that will not fit.
 
     Returns:
-        the estimate in bytes: `backbone`, `states`, `activations` (of the largest run) and `available` (0: unknown).
+        the estimate in bytes: `backbone`, `states`, `activations` (of the largest run) and `available` (None: unknown).
 
     Raises:
         InputError: field training.batch_size, with a batch size that would fit.
@@ -135,7 +135,7 @@ def require_memory(runs: Sequence[Run], training: TrainingConfig) -> dict[str, i
             "training.batch_size", training.batch_size, _refusal(states + activations, free, fitting, training)
         )
     loaded = sum(parameter.nbytes for parameter in backbone.model.parameters())
-    return {"backbone": loaded, "states": states, "activations": activations, "available": free or 0}
+    return {"backbone": loaded, "states": states, "activations": activations, "available": free}
 
 
 def _refusal(needed: int, free: int, fitting: int, training: TrainingConfig) -> str:

@@ -10,6 +10,7 @@ from peft_core.cli import main
 from peft_core.methods import resolve
 from peft_core.records import InputError, MethodSpec, QuotedFigure
 from peft_core.report.figures import bar_figure, line_figure, pareto_figure
+from peft_core.report.pareto import fronts
 from peft_core.report.quoted import chosen, quoted_figures, quoted_rows
 from peft_core.report.tables import rows, summary, to_csv, to_json, to_latex, to_markdown
 from tests.report.sample import sample_view
@@ -75,6 +76,8 @@ def test_no_figure_of_measured_rows_takes_a_quoted_one():
         bar_figure([quoted], "trainable", "")
     with pytest.raises(TypeError, match="quoted"):
         pareto_figure([quoted], {}, "trainable", "mean")
+    with pytest.raises(TypeError, match="quoted"):
+        fronts([*rows(sample_view()), quoted.model_dump()])
     with pytest.raises(TypeError, match="quoted"):
         line_figure([quoted], "", "", "")
     with pytest.raises(TypeError, match="quoted"):

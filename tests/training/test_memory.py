@@ -79,6 +79,12 @@ def test_a_comparison_that_does_not_fit_is_refused_with_one_that_does(monkeypatc
         memory.require_memory([run], run.training)
 
 
+def test_what_nobody_knows_is_not_nothing(monkeypatch):
+    run = make_run("lora:rank=4")
+    monkeypatch.setattr(memory, "available_bytes", lambda device: None)
+    assert memory.require_memory([run], run.training)["available"] is None
+
+
 def test_this_machine_says_what_is_free():
     free = memory.available_bytes(torch.device("cpu"))
     assert free is not None and 2**20 < free < 2**50
