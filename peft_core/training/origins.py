@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,7 +73,8 @@ def described_data(where: Mapping[str, Mapping[str, Any]], tasks: Sequence[TaskD
 
 
 def rows_sha256(tasks: Sequence[TaskData]) -> dict[str, str]:
-    """By task a checksum of the encoded rows that are trained on, validated on and reported, targets included."""
+    """By task a checksum of the encoded rows that are trained on, validated on and reported, with all that answers are
+    scored against."""
     return {task.info.id: _digest(task) for task in tasks}
 
 
@@ -86,8 +88,14 @@ def _digest(task: TaskData) -> str:
 
 
 def _pieces(rows: Encoded) -> Iterator[bytes]:
-    for values in (rows.tokens, rows.images, rows.labels):
-        if isinstance(values, Tensor):
+    from peft_core.training.problems import Encoded
+
+    beyond = [getattr(rows, field.name) for field in fields(rows)[len(fields(Encoded)) :]]
+    described = [values for values in beyond if isinstance(values, tuple | Encoded)]
+    for values in (rows.tokens, rows.images, rows.labels, *described):
+        if isinstance(values, Encoded):
+            yield from _pieces(values)
+        elif isinstance(values, Tensor):
             yield np.ascontiguousarray(values.cpu().numpy()).tobytes()
         else:
             yield json.dumps(values, sort_keys=True).encode()

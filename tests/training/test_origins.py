@@ -14,6 +14,9 @@ import peft_core
 from peft_core.records import ComparisonSpec, MethodSpec, TrainingConfig, run_specs
 from peft_core.training import train_comparison
 from peft_core.training.origins import code_origin, rows_sha256, weights_sha256
+from peft_core.training.problems import Encoded
+from peft_core.training.problems._spans import SpanRows
+from peft_core.training.problems._texts import TextRows
 from tests.training.test_loop import DATA, IMAGES
 
 WEIGHTS = Path(__file__).parents[2] / "assets" / "models" / "tiny-text"
@@ -56,6 +59,17 @@ def test_a_checksum_follows_every_row_and_target(data):
     other = replace(data, evaluation=replace(data.evaluation, labels=labels))
     assert rows_sha256([other]) != first
     assert rows_sha256([replace(data, train=data.evaluation, evaluation=data.train)]) != first
+
+
+def test_a_checksum_follows_what_answers_are_scored_against():
+    rows = Encoded({"input_ids": [[5, 6]]}, None, [[7, 1]], {"input_ids": 0})
+    texts = TextRows(rows.tokens, None, rows.labels, rows.pad, rows, (("a", "b"),), 2, None)
+    spans = SpanRows(rows.tokens, None, torch.tensor([[0, 1]]), rows.pad, (0,), (((0, 1),),), ("a b",), ((("a", 0),),))
+    others = (replace(texts, references=(("a", "c"),)), replace(spans, answers=((("b", 2),),)))
+    for one, other in zip((texts, spans), others, strict=True):
+        data = replace(DATA, evaluation=one)
+        assert rows_sha256([data]) == rows_sha256([replace(DATA, evaluation=replace(one))])
+        assert rows_sha256([data]) != rows_sha256([replace(DATA, evaluation=other)])
 
 
 def test_a_run_records_what_it_was_made_of(tmp_path):
