@@ -121,6 +121,7 @@ def _add_compare(commands: argparse._SubParsersAction) -> None:
     for name, field in TrainingConfig.model_fields.items():
         _add_field(parser, name, field)
     _add_lock(parser)
+    parser.add_argument("--reference", metavar="METHOD", help="what differences are to, as it is given (the first one)")
     parser.add_argument("--out", metavar="DIR", help="folder for results.json and report.html")
 
 

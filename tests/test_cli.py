@@ -242,6 +242,20 @@ def test_presets_agree_once_the_rest_is_given():
 LOCKED = ["--method", "lora:rank=4", "--method", "capaboost_lora"]
 
 
+def test_differences_are_to_the_method_that_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("RANKLAB_HOME", str(tmp_path / "home"))
+    methods = ("head", "lora:rank=2", "lora:rank=4")
+    short = ["--steps", "1", "--batch-size", "4", "--train-rows", "4", "--eval-rows", "20", "--seeds", "1"]
+    given = [word for method in methods for word in ("--method", method)]
+    arguments = ["compare", *given, *short, "--device", "cpu", "--out", str(tmp_path), "--json"]
+    assert main([*arguments, "--reference", "lora:rank=4"]) == 0
+    summary = json.loads((tmp_path / "results.json").read_text())["summary"]
+    assert [row["versus"] and row["versus"]["reference"] for row in summary] == ["lora:rank=4", "lora:rank=4", None]
+    assert "Difference to lora:rank=4" not in (tmp_path / "report.html").read_text(), "one seed has no t interval"
+    assert main([*arguments, "--reference", "lora:rank=8"]) == 2
+    assert "reference is 'lora:rank=8'" in capsys.readouterr().err
+
+
 def test_a_lock_in_a_file_is_the_same_as_in_the_options(tmp_path):
     file = tmp_path / "spec.yaml"
     file.write_text("methods: ['lora:rank=4', capaboost_lora]\nlock: parameters\n", encoding="utf-8")

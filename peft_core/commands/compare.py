@@ -38,12 +38,26 @@ def compare(options: argparse.Namespace) -> int:
     """Trains a comparison and writes its results."""
     from peft_core.training import check
 
-    spec = with_learned_ranks(read_spec(options), stored_view)
+    asked = read_spec(options)
+    place = _place_of(options.reference, asked)
+    spec = with_learned_ranks(asked, stored_view)
     check(spec)
     out = _folder(options.out)
     with Supervisor(home()) as supervisor:
         comparison = supervisor.submit(spec)
-        return follow(supervisor, comparison, as_json=options.json, out=out)
+        return follow(supervisor, comparison, as_json=options.json, out=out, reference=str(spec.methods[place]))
+
+
+def _place_of(reference: str | None, spec: ComparisonSpec) -> int:
+    """Which of the methods, as they were given or as a lock made them, differences are to."""
+    if reference is None:
+        return 0
+    wanted = str(MethodSpec.parse(reference))
+    for methods in (spec.lock.asked if spec.lock else spec.methods, spec.methods):
+        labels = [str(method) for method in methods]
+        if wanted in labels:
+            return labels.index(wanted)
+    raise InputError("reference", reference, f"it must be one of {'; '.join(map(str, spec.methods))}")
 
 
 def read_spec(options: argparse.Namespace) -> ComparisonSpec:
@@ -130,8 +144,10 @@ def _folder(given: str | None) -> Path | None:
     return out
 
 
-def follow(supervisor: Supervisor, comparison: str, *, as_json: bool, out: Path | None) -> int:
-    """Shows a comparison until it ends, then writes its results. Ctrl-C cancels it.
+def follow(
+    supervisor: Supervisor, comparison: str, *, as_json: bool, out: Path | None, reference: str | None = None
+) -> int:
+    """Shows a comparison until it ends, then writes its results, differences to the reference. Ctrl-C cancels it.
 
     Returns: 0 all runs finished, 1 one failed or was interrupted, 130 cancelled.
     """
@@ -154,9 +170,9 @@ def follow(supervisor: Supervisor, comparison: str, *, as_json: bool, out: Path 
                 supervisor.cancel(comparison)
     whole = supervisor.view(comparison)
     if out is not None:
-        document = results_document(whole)
+        document = results_document(whole, reference)
         (out / "results.json").write_text(json.dumps(document, indent=1, allow_nan=False), encoding="utf-8")
-        (out / "report.html").write_text(report_html(whole), encoding="utf-8")
+        (out / "report.html").write_text(report_html(whole, reference), encoding="utf-8")
     return _status(whole)
 
 
