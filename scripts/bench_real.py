@@ -143,7 +143,9 @@ def measure(cell: Cell) -> dict[str, Any]:
     line["above_majority"] = line["interval"][0] > majority
     line |= {"trainable": result.trainable, "trainable_percent": result.trainable_percent}
     line |= {"head_parameters": result.head_parameters, "rank": result.rank}
-    line |= {"seconds": result.seconds, "step_ms_median": result.step_ms_median, "environment": facts["environment"]}
+    line |= {"seconds": result.seconds, "step_ms_median": result.step_ms_median}
+    model = facts["environment"]["model"] | {"id": "/".join(Path(cell.spec.model).parts[-2:])}
+    line["environment"] = facts["environment"] | {"model": model}
     return line | {"correct": "".join("1" if right else "0" for right in correct)}
 
 

@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from peft_core.theorem import TheoremSpec, theorem
 from peft_core.training.checkpoint import write_atomically
+from peft_core.training.environment import environment
 
 HEADS = ("shape", "r", "d", "s", "masks", "draws", "d r", "bound", "share of rank d r", "mean rank", "empty")
 
@@ -87,7 +88,7 @@ def main() -> None:
         "command": f"python scripts/make_theorem_table.py --draws {options.draws}",
         "what": "Rank of the sum of d masked copies of one Gaussian pair, in float64; share: of draws of rank d r;"
         " empty: directions, in the mean, whose row of A or column of B a mask leaves without any value",
-        "torch": torch.__version__,
+        "environment": environment(torch.device("cpu")),
         **found,
     }
     write_atomically(options.out, (json.dumps(document, indent=1, allow_nan=False) + "\n").encode())
