@@ -21,7 +21,7 @@ from torch import Tensor
 from peft_core.backbones import initial_head, load_backbone
 from peft_core.commands._output import messages, print_json, print_table
 from peft_core.methods import Attached, get_method, method_of_part, resolve
-from peft_core.metrics.rank import rank_of_factors
+from peft_core.metrics.rank import ranks_of_factors
 from peft_core.records import Backbone, InputError, MethodSpec, TrainingConfig
 from peft_core.training.environment import environment
 from peft_core.training.evaluate import layer_ranks
@@ -29,6 +29,8 @@ from peft_core.training.optimizer import make_optimizer
 
 Step = Callable[[], Any]
 WARMUP = 3
+UPDATES = 8
+"""Updates of one shape whose ranks are taken together: two maps in each of four layers, as in the model measured."""
 COLUMNS = {
     "step": ("label", "step_ms_median", "step_vs_reference", "peak_bytes", "peak_vs_reference"),
     "rank": ("label", "ms_median", "ratio", "what"),
@@ -91,16 +93,18 @@ def step_benchmark(options: argparse.Namespace) -> dict[str, Any]:
 def rank_benchmark(options: argparse.Namespace) -> dict[str, Any]:
     """How much faster than an SVD the rank of an update is from its factors, and its share of the training time.
 
-    The SVD is of the update formed before, in float64, and of its singular values alone: the fastest way to the same
-    spectrum. The share is that of one measurement of all layers in the steps between two of them by default.
+    The SVD is of one update formed before, in float64, and of its singular values alone: the fastest way to the same
+    spectrum. From factors it is the time of `UPDATES` updates of one shape, decomposed together as in training, over
+    their number. The share is that of one measurement of all layers in the steps between two of them by default.
     """
     size, branches = 768, 2
     generator = torch.Generator().manual_seed(0)
-    left, right = (
-        torch.randn(shape, generator=generator)
-        for shape in ((size, branches * options.rank), (branches * options.rank, size))
-    )
-    update = left.double() @ right.double()
+    inner = branches * options.rank
+    pairs = [
+        (torch.randn((size, inner), generator=generator), torch.randn((inner, size), generator=generator))
+        for _ in range(UPDATES)
+    ]
+    update = pairs[0][0].double() @ pairs[0][1].double()
     backbone = _backbone(options)
     spec = MethodSpec.parse(
         f"{method_of_part('yardstick').id}:rank={options.rank},boost.d={branches},boost.sparsity=0.5"
@@ -115,11 +119,12 @@ def rank_benchmark(options: argparse.Namespace) -> dict[str, Any]:
     labels = ("SVD of the update", "from its factors", "training step", "ranks of all layers")
     works: tuple[Callable[[], Any], ...] = (
         lambda: torch.linalg.svdvals(update),
-        lambda: rank_of_factors(left, right),
+        lambda: ranks_of_factors(pairs),
         step,
         lambda: layer_ranks(attached),
     )
     times = _interleaved(dict(zip(labels, works, strict=True)), options.repeats)
+    times["from its factors"] = [seconds / UPDATES for seconds in times["from its factors"]]
     config = TrainingConfig()
     between = config.eval_interval(config.total_steps(0)) * config.rank_every
     svd, factors, steps, ranks = (times[label] for label in labels)
@@ -127,7 +132,7 @@ def rank_benchmark(options: argparse.Namespace) -> dict[str, Any]:
     share = statistics.median(b / (between * a) for a, b in zip(steps, ranks, strict=True))
     said = (
         f"of {size} x {size}",
-        f"SVD / factors, d r = {branches * options.rank}",
+        f"SVD / factors, d r = {inner}",
         f"{between} between two measurements",
         "ranks / steps between",
     )
@@ -140,7 +145,8 @@ def rank_benchmark(options: argparse.Namespace) -> dict[str, Any]:
         "model": backbone.id,
         "method": str(spec),
         "shape": [size, size],
-        "total_rank": branches * options.rank,
+        "total_rank": inner,
+        "updates_together": UPDATES,
         "rows_of_a_batch": options.rows,
         "tokens": options.tokens,
         "repeats": options.repeats,

@@ -79,8 +79,8 @@ def ranks_of_matrices(deltas: Sequence[Tensor], tolerance: float | None = None) 
     """
     found = []
     for delta in deltas:
-        whole = _together([delta])
-        values = torch.linalg.svdvals(whole) if bool(whole.any()) else whole.new_zeros(1, min(delta.shape))
+        whole, scale = _scaled(delta.detach().unsqueeze(0))
+        values = torch.linalg.svdvals(whole) * scale if bool(whole.any()) else whole.new_zeros(1, min(delta.shape))
         found += _ranks(values, (delta.shape[0], delta.shape[1]), tolerance)
     return found
 
@@ -93,11 +93,10 @@ def rank_of_spectrum(singular_values: Tensor, shape: tuple[int, int], tolerance:
 def _product_values(left: Tensor, right: Tensor) -> Tensor:
     """Singular values (n, k) of left (n, out, R) @ right (n, R, in)."""
     if left.numel() == 0 or right.numel() == 0:
-        return left.new_zeros(len(left), 0)
-    scales = [side.abs().amax((1, 2), keepdim=True) for side in (left, right)]
-    left, right = (side / scale.where(scale > 0, 1.0) for side, scale in zip((left, right), scales, strict=True))
+        return torch.zeros(len(left), 0, dtype=torch.float64, device=left.device)
+    (left, left_scale), (right, right_scale) = _scaled(left), _scaled(right)
     cores = _triangle(left) @ _triangle(right.mT).mT
-    values = torch.linalg.svdvals(cores) * (scales[0] * scales[1]).squeeze(2)
+    values = torch.linalg.svdvals(cores) * (left_scale * right_scale)
     return values[:, : min(left.shape[1], right.shape[2])]
 
 
@@ -128,11 +127,22 @@ def _ranks(values: Tensor, shape: tuple[int, int], tolerance: float | None) -> l
 
 
 def _together(tensors: Sequence[Tensor]) -> Tensor:
-    """One more dimension in front, in float64."""
-    stacked = torch.stack([tensor.detach() for tensor in tensors]).to(torch.float64)
-    if not bool(torch.isfinite(stacked).all()):
+    """One more dimension in front."""
+    return torch.stack([tensor.detach() for tensor in tensors])
+
+
+def _scaled(matrices: Tensor) -> tuple[Tensor, Tensor]:
+    """Finite matrices (n, a, b) in float64, and (n, 1) what to multiply them with.
+
+    Products of two narrower floats neither overflow nor vanish in float64, so only float64 is brought to 1 at most.
+    """
+    largest = matrices.abs().amax((1, 2), keepdim=True)
+    if not bool(largest.isfinite().all()):
         raise RunFailure("the weight update holds values that are not finite, so it has no rank")
-    return stacked
+    if matrices.dtype != torch.float64:
+        return matrices.to(torch.float64), torch.ones_like(largest, dtype=torch.float64).squeeze(2)
+    scale = largest.where(largest > 0, 1.0)
+    return matrices / scale, scale.squeeze(2)
 
 
 def _triangle(tall: Tensor) -> Tensor:
