@@ -5,6 +5,7 @@ import { fixed, get, h, has, post, swatch, whole, words } from "./util.js";
 
 const FIRST = ["rank", "bottleneck", "length", "target_rank", "d", "sparsity", "masks"];
 const SAVED = "ranklab-form";
+const BUDGET_TRIES = 5, BUDGET_PAUSE = 3000; // ms: while the server is still busy with its first imports
 const EMPTY = { model: "", task: "", task_options: {}, methods: [], lock: "", lock_to: "", seeds: "0, 1", training: {} };
 
 export class Form {
@@ -299,10 +300,15 @@ export class Form {
     const asked = JSON.stringify([model, task, methods, lock, lock_to]);
     if (asked === this.askedBudget || !this.state.methods.length) return;
     this.askedBudget = asked;
-    const figures = await post("budget", { model, task, methods, lock: lock ?? "", lock_to: lock_to ?? "" }).catch(() => []);
+    const figures = await post("budget", { model, task, methods, lock: lock ?? "", lock_to: lock_to ?? "" }).catch(() => null);
     if (asked !== this.askedBudget) return;
+    if (!figures) {
+      this.askedBudget = null;
+      this.budgetFailed = (this.budgetFailed ?? 0) + 1;
+      if (this.budgetFailed <= BUDGET_TRIES) this.budgetTimer = setTimeout(() => this.showBudget(), BUDGET_PAUSE);
+    } else this.budgetFailed = 0;
     [...this.rows.children].forEach((element, place) => {
-      const found = figures[place];
+      const found = figures?.[place];
       element.querySelector(".rl-budget").textContent = found ? budgetText(found) : "";
       element.querySelector(".rl-locked").textContent = found?.lock ?? "";
     });
