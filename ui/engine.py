@@ -116,6 +116,10 @@ class LocalEngine:
             return resolve(spec)
 
     def check(self, spec: ComparisonSpec) -> None:
+        with self._lock:
+            from peft_core.backbones import model_info
+
+            model_info(spec.model)
         with self._reading:
             from peft_core.tasks import get_tasks
 
