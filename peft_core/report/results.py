@@ -6,7 +6,7 @@ from typing import Any
 
 from peft_core.records import RunResult, RunRow, View
 from peft_core.report.series import RunPoints, points
-from peft_core.report.tables import strict, summary
+from peft_core.report.tables import RESULT_FIGURES, strict, summary
 
 RESULT_KEYS = (
     "score",
@@ -17,39 +17,14 @@ RESULT_KEYS = (
     "steps",
     "learning_rate",
     "trials",
-    "trainable",
-    "trainable_percent",
-    "head_parameters",
-    "stored_bytes",
-    "head_bytes",
     "rank",
-    "adapter_flops_executed",
-    "adapter_flops_nominal",
-    "flops_vs_lora",
-    "seconds",
-    "step_ms_median",
-    "peak_memory_bytes",
     "rank_of",
-    "stored_parameters",
-    "inference_parameters",
-    "bit_level_storage_percent",
-    "run_flops",
-    "run_adapter_flops_executed",
-    "run_adapter_flops_nominal",
     "example_flops",
     "example_adapter_flops_executed",
     "example_adapter_flops_nominal",
-    "flops_executed_vs_lora",
     "steps_left_out",
-    "examples_per_second",
-    "data_wait_share",
     "device_name",
-    "peak_device_bytes",
-    "peak_host_bytes",
-    "energy_joules",
-    "eval_loss",
-    "train_loss",
-    "train_penalty",
+    *RESULT_FIGURES,
 )
 
 
