@@ -7,7 +7,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from peft_core.records import InputError, RunState
@@ -28,6 +28,8 @@ LOOK_SECONDS = 0.5
 """How often other processes' changes of the store are noticed."""
 RECOVER_SECONDS = 2.0
 """How often comparisons are looked for whose owner is gone."""
+RELEASE_SECONDS = 2.0
+"""How long a request to resume waits for a worker that is letting go of its runs."""
 CLOSE_SECONDS = 1.5
 """Time that is left for the threads to end after their workers have had `Limits.stop` seconds."""
 
@@ -91,6 +93,16 @@ class Scheduler:
         with self.lock:
             at_work = self._at_work.get(comparison_id)
         return at_work is not None and at_work[0].holds(run)
+
+    def wait_for_release(self, comparison_id: str, runs: Sequence[str]) -> None:
+        """Wait a moment while a worker still holds one of these runs that has ended: its end is stored before it is
+        let go."""
+        deadline = time.monotonic() + RELEASE_SECONDS
+        while time.monotonic() < deadline:
+            ended = {run.run for run in self._store.runs(comparison_id) if run.state.ended}
+            if not any(run in ended and self.holds(comparison_id, run) for run in runs):
+                return
+            time.sleep(RELEASE_SECONDS / 100)
 
     def stop(self, comparison_id: str, runs: Mapping[str, RunState]) -> None:
         """The store took requests to stop these runs."""

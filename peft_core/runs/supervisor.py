@@ -131,6 +131,7 @@ class Supervisor:
         """
         comparison_id, runs = self._store.find(given)
         self._make_sure_of_room()
+        self._scheduler.wait_for_release(comparison_id, runs)
         with self._scheduler.lock:
             states = {run.run: run.state for run in self._store.runs(comparison_id)}
             wanted = [run for run in runs if states[run] in RESUMABLE]

@@ -12,7 +12,7 @@ import pytest
 
 from peft_core.records import RunState
 from peft_core.runs import Limits
-from peft_core.runs.process import ProcessExecutor, worker_environment
+from peft_core.runs.process import ProcessExecutor, ProcessWorker, worker_environment
 from tests.runs.stand_in import TRAINER
 from tests.runs.support import QUICK, comparison, reached, states, steps_of, supervise, until, worker_of
 
@@ -116,3 +116,21 @@ def test_a_worker_gets_a_proxy_but_no_password_of_one():
     given = {"https_proxy": "http://127.0.0.1:3128", "HTTP_PROXY": "http://me:secret@127.0.0.1:3128", "NO_PROXY": "*"}
     passed = worker_environment(given, threads=1)
     assert passed["https_proxy"] == given["https_proxy"] and passed["NO_PROXY"] == "*" and "HTTP_PROXY" not in passed
+
+
+def test_resume_waits_for_a_worker_that_is_slow_to_go(tmp_path, monkeypatch):
+    end_it = ProcessWorker.kill
+
+    def slowly(worker: ProcessWorker) -> None:
+        time.sleep(0.7)
+        end_it(worker)
+
+    monkeypatch.setattr(ProcessWorker, "kill", slowly)
+    with supervise(tmp_path) as supervisor:
+        comparison_id = supervisor.submit(comparison())
+        reached(supervisor, comparison_id, 5)
+        worker_of(supervisor, comparison_id).kill()
+        until(lambda: states(supervisor.view(comparison_id)) == [RunState.INTERRUPTED] * 2)
+        assert len(supervisor.resume(comparison_id)) == 2
+        assert supervisor.wait(comparison_id, 20)
+        assert states(supervisor.view(comparison_id)) == [RunState.FINISHED] * 2
