@@ -249,40 +249,44 @@ def _accumulate(run: Run, taken: Taken) -> None:
         with taken.passes.waiting():
             batch, labels = task.train.batch(part, device), task.train.labels_of(part, device)
         run.attached.begin_rows(run.step, start)
-        logits, more = logits_of(run, batch), None
-        if second is not None:
-            second.take(1)
-            more = logits_of(run, batch)
-            second.take(0)
+        with precise(run):
+            logits, more = run.attached.logits(batch), None
+            if second is not None:
+                second.take(1)
+                more = run.attached.logits(batch)
+                second.take(0)
         part_loss(run, taken, part, labels, (logits, more), start == 0).backward()
         note_pass(run, taken, batch)
 
 
-def checkpointing(run: Run) -> AbstractContextManager[None]:
+def checkpointing(run: Run, *others: Run) -> AbstractContextManager[None]:
+    """Within it layers keep only their inputs, where that is asked for. others: in the same pass."""
     if not run.training.gradient_checkpointing:
         return nullcontext()
-    return run.attached.backbone.checkpointed(partial(_as_now, run.attached))
+    return run.attached.backbone.checkpointed(partial(_as_now, [member.attached for member in (run, *others)]))
 
 
-def _as_now(attached: Attached) -> AbstractContextManager[None]:
-    """What the second computation of a layer needs: the route that is taken now."""
-    second = attached.second_pass
-    return _on_route(second, second.taken) if second is not None else no_state()
+def _as_now(attachments: Sequence[Attached]) -> AbstractContextManager[None]:
+    """What the second computation of a layer needs: the routes that are taken now."""
+    seconds = [attached.second_pass for attached in attachments if attached.second_pass is not None]
+    return _on_routes([(second, second.taken) for second in seconds]) if seconds else no_state()
 
 
 @contextmanager
-def _on_route(second: SecondPass, route: int) -> Iterator[None]:
-    before = second.taken
-    second.take(route)
+def _on_routes(routes: Sequence[tuple[SecondPass, int]]) -> Iterator[None]:
+    before = [second.taken for second, _ in routes]
+    for second, route in routes:
+        second.take(route)
     try:
         yield
     finally:
-        second.take(before)
+        for (second, _), route in zip(routes, before, strict=True):
+            second.take(route)
 
 
-def logits_of(run: Run, batch: dict[str, Tensor]) -> Tensor:
-    with torch.autocast(run.attached.device.type, torch.bfloat16, enabled=run.training.precision == "bf16"):
-        return run.attached.logits(batch)
+def precise(run: Run) -> AbstractContextManager[Any]:
+    """Within it products are of the precision that the run asks for."""
+    return torch.autocast(run.attached.device.type, torch.bfloat16, enabled=run.training.precision == "bf16")
 
 
 def _evaluated(run: Run) -> Iterator[Event]:
