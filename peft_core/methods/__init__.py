@@ -9,20 +9,26 @@ from types import ModuleType
 from typing import Any, Literal
 
 from peft_core.methods._contract import Attached, Group, Method, MethodConfig, SecondPass, WeightUpdate
+from peft_core.methods._fold import Fold, added_tokens, kinship, obstacle, touched
 from peft_core.records import InputError, MethodSpec, checked
 
 __all__ = [
     "Attached",
+    "Fold",
     "Group",
     "Method",
     "MethodConfig",
     "SecondPass",
     "WeightUpdate",
+    "added_tokens",
     "discover",
     "get_method",
+    "kinship",
     "list_methods",
     "method_of_part",
+    "obstacle",
     "resolve",
+    "touched",
 ]
 
 _ORDER = ("baseline", "low-rank", "adapter", "prefix", "prompt")

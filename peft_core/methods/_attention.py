@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from peft_core.methods._fold_slots import Slots, Stretch, joined
 from peft_core.records import PrefixPlace
 
 Rows = Callable[[], tuple[Tensor, Tensor]]
@@ -31,14 +32,55 @@ INTERFACE = "ranklab_prefix"
 
 
 @dataclass(frozen=True)
-class _Front:
+class Front:
+    """A prefix of one run, as folds see it (`_fold_slots.Foldable`)."""
+
+    place: PrefixPlace
+    rows: Rows
+    tokens = 0
+
+    @property
+    def size(self) -> int:
+        with torch.no_grad():
+            return len(self.rows()[0])
+
+    @property
+    def apart(self) -> str | None:
+        return self.place.module if self.place.form == "projected" else None
+
+    @contextmanager
+    def folded(self, model: nn.Module, slots: Slots, members: Mapping[int, Front]) -> Iterator[None]:
+        """Within it the attention sees every member's rows in front of the keys and values of its slot."""
+        with ExitStack() as undo:
+            if self.place.form == "interface":
+                _point_at_ours(model.get_submodule(self.place.module), _Fronts(slots, members), undo)
+            else:
+                _Projected(model, self.place, partial(_of_single_slot, slots, members), undo)
+            yield
+
+
+def _of_single_slot(slots: Slots, members: Mapping[int, Front]) -> tuple[Tensor, Tensor] | None:
+    """The rows of the slot that is there by itself, where it has some."""
+    return members[slots.now[0]].rows() if slots.narrowed and slots.now[0] in members else None
+
+
+@dataclass(frozen=True)
+class _Fronts:
+    """The prefixes of several runs at one attention."""
+
+    slots: Slots
+    members: Mapping[int, Front]
+
+
+@dataclass(frozen=True)
+class _Active:
     """What goes in front of one attention while it is active, and the attention function that it used before."""
 
-    rows: Rows
+    front: Rows | _Fronts
     inner: Callable[..., Any]
 
 
-_ACTIVE: WeakKeyDictionary[nn.Module, _Front] = WeakKeyDictionary()
+_ACTIVE: WeakKeyDictionary[nn.Module, _Active] = WeakKeyDictionary()
 
 
 @contextmanager
@@ -55,7 +97,7 @@ def prefixed(model: nn.Module, place: PrefixPlace, rows: Rows) -> Iterator[None]
 # --- interface ---
 
 
-def _point_at_ours(attention: Any, rows: Rows, undo: ExitStack) -> None:
+def _point_at_ours(attention: Any, front: Rows | _Fronts, undo: ExitStack) -> None:
     """Gives this one module a copy of its config that names our function; the model's own config stays as it is."""
     from transformers import AttentionInterface
 
@@ -67,7 +109,7 @@ def _point_at_ours(attention: Any, rows: Rows, undo: ExitStack) -> None:
     undo.callback(setattr, attention, "config", config)
     attention.config = pointed
     undo.callback(_ACTIVE.pop, attention)
-    _ACTIVE[attention] = _Front(rows, inner)
+    _ACTIVE[attention] = _Active(front, inner)
 
 
 def _attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any) -> Any:
@@ -79,9 +121,24 @@ def _attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: 
             up to the query's own position where the attention is causal.
         options: what else the interface passes; `position_bias` (1, heads, queries, keys) is added to the scores.
     """
-    front, own = _ACTIVE[module], key.shape[2]
-    key, value = (_heads_in_front(*pair) for pair in zip(front.rows(), (key, value), strict=True))
-    count = key.shape[2] - own
+    active = _ACTIVE[module]
+    if isinstance(active.front, _Fronts):
+        return _attend_folded(active.front, active.inner, module, (query, key, value, mask), options)
+    rows = tuple(row.unsqueeze(0) for row in active.front())
+    return _attend_behind(rows, active.inner, module, (query, key, value, mask), options)
+
+
+Inputs = tuple[Tensor, Tensor, Tensor, Tensor | None]
+"""Query, key, value and mask as of `_attend`."""
+
+
+def _attend_behind(
+    fronts: tuple[Tensor, ...], inner: Callable[..., Any], module: nn.Module, inputs: Inputs, options: dict[str, Any]
+) -> Any:
+    """fronts: keys and values (runs, n, heads * size), of as many runs as share the rows."""
+    (query, key, value, mask), own = inputs, inputs[1].shape[2]
+    key, value = (_heads_in_front(*pair) for pair in zip(fronts, (key, value), strict=True))
+    count, options = key.shape[2] - own, dict(options)
     given = options.pop("is_causal", None)
     causal = given if given is not None else getattr(module, "is_causal", True)
     if mask is None and causal and query.shape[2] > 1:
@@ -90,14 +147,40 @@ def _attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: 
         mask = F.pad(mask, (count, 0), value=mask.dtype == torch.bool)
     if options.get("position_bias") is not None:
         options["position_bias"] = F.pad(options["position_bias"], (count, 0))
-    return front.inner(module, query, key, value, mask, is_causal=False, **options)
+    return inner(module, query, key, value, mask, is_causal=False, **options)
+
+
+def _attend_folded(
+    front: _Fronts, inner: Callable[..., Any], module: nn.Module, inputs: Inputs, options: dict[str, Any]
+) -> Any:
+    """Neighbouring slots with equally many rows in front together, and those without."""
+    found = {slot: front.members[slot].rows() for slot in front.slots.now if slot in front.members}
+    answers = []
+    for stretch in front.slots.stretches(lambda slot: len(found[slot][0]) if slot in found else None):
+        query, key, value = (front.slots.rows(x, stretch) for x in inputs[:3])
+        mask, bias = (
+            _own_rows(x, front.slots, stretch, len(inputs[0])) for x in (inputs[3], options.get("position_bias"))
+        )
+        own = options if bias is None else options | {"position_bias": bias}
+        if stretch.kind is None:
+            answers.append(inner(module, query, key, value, mask, **own)[0])
+        else:
+            fronts = tuple(torch.stack([found[slot][side] for slot in stretch.slots]) for side in (0, 1))
+            answers.append(_attend_behind(fronts, inner, module, (query, key, value, mask), own)[0])
+    return joined(answers), None
+
+
+def _own_rows(x: Tensor | None, slots: Slots, stretch: Stretch, rows: int) -> Tensor | None:
+    """The stretch's part of what the attention adds to scores, where it is not the same for all rows."""
+    return x if x is None or len(x) != rows else slots.rows(x, stretch)
 
 
 def _heads_in_front(rows: Tensor, own: Tensor) -> Tensor:
-    """rows (n, heads * size) in front of (batch, heads, tokens, size)."""
-    batch, heads, _, size = own.shape
-    split = rows.to(own.dtype).unflatten(1, (heads, size)).transpose(0, 1)
-    return torch.cat((split.expand(batch, -1, -1, -1), own), dim=2)
+    """rows (runs, n, heads * size) in front of (runs * batch, heads, tokens, size)."""
+    _, heads, _, size = own.shape
+    by_run = own.unflatten(0, (len(rows), -1))
+    split = rows.to(own.dtype).unflatten(2, (heads, size)).transpose(1, 2).unsqueeze(1)
+    return torch.cat((split.expand(-1, by_run.shape[1], -1, -1, -1), by_run), dim=3).flatten(0, 1)
 
 
 def _causal_mask(queries: int, keys: int, like: Tensor) -> Tensor:
@@ -116,7 +199,9 @@ class _Projected:
     gets the rows.
     """
 
-    def __init__(self, model: nn.Module, place: PrefixPlace, rows: Rows, undo: ExitStack) -> None:
+    def __init__(
+        self, model: nn.Module, place: PrefixPlace, rows: Callable[[], tuple[Tensor, Tensor] | None], undo: ExitStack
+    ) -> None:
         attention = model.get_submodule(place.module)
         self.rows, self.count = rows, 0
         self.pending: dict[str, Tensor] = {}
@@ -130,7 +215,11 @@ class _Projected:
     def begin(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """Makes this forward's rows, and the mask (batch, 1, queries, keys) wider by them."""
         hidden, mask, *others = args
-        keys, values = self.rows()
+        found = self.rows()
+        if found is None:
+            self.count, self.pending = 0, {}
+            return args
+        keys, values = found
         self.count, self.pending = len(keys), {"key": keys, "value": values}
         return (hidden, F.pad(mask, (self.count, 0), value=1), *others)
 

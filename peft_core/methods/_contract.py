@@ -18,9 +18,11 @@ from torch import Tensor, nn
 from peft_core.methods import _surgery
 from peft_core.methods._configs import BoostableConfig, BoostedConfig, LowRankConfig, MethodConfig, chosen_sites
 from peft_core.methods._counting import tensor_count
+from peft_core.methods._fold_slots import Foldable
 from peft_core.methods._masks import WeightTransform
+from peft_core.methods._parts import Group, SecondPass, StepHook, WeightUpdate
 from peft_core.metrics.parameters import TensorCount, trainable_parameters
-from peft_core.records import AdapterPlace, Backbone, InputError, RankOf, Site
+from peft_core.records import AdapterPlace, Backbone, InputError, Site
 
 __all__ = [
     "Attached",
@@ -34,61 +36,6 @@ __all__ = [
     "WeightUpdate",
     "chosen_sites",
 ]
-
-
-@dataclass(frozen=True)
-class WeightUpdate:
-    """What a run added to one site's map: left (out, R) @ right (R, in), or delta (out, in) where there are no factors.
-
-    kind `linear_map`: not an update of a weight but the linear part of an adapter, U V, or of a prefix, P_V P_K.
-    kind `bias`: the update of the map's bias, as an (out, 1) matrix.
-    """
-
-    site: str
-    layer: int
-    role: str
-    bound: int
-    """Largest rank the method allows here."""
-    left: Tensor | None = None
-    right: Tensor | None = None
-    delta: Tensor | None = None
-    kind: RankOf = "delta"
-
-
-@dataclass(frozen=True)
-class Group:
-    """How a parameter trains, where that differs from the rest of the run.
-
-    rate: a peak rate of its own. decay: a weight decay of its own. born: the step at which its clock starts; warmup:
-    steps from there over which its rate rises from 0, before it falls linearly to 0 at the run's end.
-    """
-
-    rate: float | None = None
-    decay: float | None = None
-    born: int | None = None
-    warmup: int = 0
-
-
-@dataclass
-class SecondPass:
-    """Another forward pass over every micro-batch, along another route, and what the two passes add to the loss.
-
-    route: sends passes along the first (0) or second (1) route; `take` calls it. loss(first, second, classes): from
-    the head outputs of both passes, (rows, outputs) or (rows,), the mean over rows; classes: whether they are scores of
-    classes.
-    """
-
-    route: Callable[[int], None]
-    loss: Callable[[Tensor, Tensor, bool], Tensor]
-    taken: int = 0
-
-    def take(self, route: int) -> None:
-        """Sends the passes that follow along this route."""
-        self.route(route)
-        self.taken = route
-
-
-StepHook = Callable[[int, torch.optim.Optimizer], None]
 
 
 class Attached:
@@ -141,6 +88,9 @@ class Attached:
         self.extra_state: Callable[[], dict[str, Any]] | None = None
         self.load_extra_state: Callable[[dict[str, Any]], None] | None = None
         self.updates: Callable[[], list[WeightUpdate]] = list
+        self.at_sites: list[tuple[Site, nn.Module]] = []
+        self.at_places: list[tuple[AdapterPlace, nn.Module]] = []
+        self.within: list[Foldable | None] = []
         self._hooks: list[tuple[str, _surgery.Hook]] = []
         self._idle_hooks: list[tuple[str, _surgery.Hook]] = []
         self.positions = _surgery.Positions()
@@ -152,20 +102,30 @@ class Attached:
 
     def add_at_site(self, site: Site, module: nn.Module) -> None:
         self.add_module(site.name, module)
+        self.at_sites.append((site, module))
         for hooks, hook in ((self._hooks, _surgery.site_hook(site, module)), (self._idle_hooks, _surgery.idle_hook)):
             hooks.append((site.module, self.positions.guarded(site, hook) if site.content else hook))
 
     def add_at_place(self, place: AdapterPlace, module: nn.Module) -> None:
         self.add_module(place.name, module)
+        self.at_places.append((place, module))
         self._hooks.append((place.module, _surgery.place_hook(place, module)))
         self._idle_hooks.append((place.module, _surgery.idle_hook))
 
-    def add_within(self, name: str, module: nn.Module, context: _surgery.Context, idle: _surgery.Context) -> None:
+    def add_within(
+        self,
+        name: str,
+        module: nn.Module,
+        context: _surgery.Context,
+        idle: _surgery.Context,
+        folds: Foldable | None = None,
+    ) -> None:
         """A module that a context manager of its own puts into the backbone while the attachment is active.
 
-        idle: the same with nothing in it, for `idle`.
+        idle: the same with nothing in it, for `idle`. folds: the same for several runs at once; None: runs by itself.
         """
         self.add_module(name, module)
+        self.within.append(folds)
         self._contexts.append(context)
         self._idle_contexts.append(idle)
 
@@ -278,7 +238,7 @@ class Attached:
         }
 
     @cached_property
-    def _owners(self) -> _surgery.Owners:
+    def owners(self) -> _surgery.Owners:
         return _surgery.parameter_owners(self.backbone.model)
 
     @property
@@ -289,7 +249,7 @@ class Attached:
     def active(self) -> AbstractContextManager[None]:
         """Within it the backbone computes with this method's modules, parameters and head."""
         return _surgery.installed(
-            self.backbone.model, self._hooks, self.overrides | self.head, self._owners, self._contexts
+            self.backbone.model, self._hooks, self.overrides | self.head, self.owners, self._contexts
         )
 
     def idle(self) -> AbstractContextManager[None]:
@@ -299,7 +259,7 @@ class Attached:
         what FLOPs count as the backbone's share.
         """
         return _surgery.installed(
-            self.backbone.model, self._idle_hooks, self.overrides | self.head, self._owners, self._idle_contexts
+            self.backbone.model, self._idle_hooks, self.overrides | self.head, self.owners, self._idle_contexts
         )
 
     def logits(self, batch: Mapping[str, Tensor]) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from peft_core.methods._fold_products import Pair
 from peft_core.methods._masks import WeightTransform, stream, uniform
 
 NONLINEARITIES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -95,6 +96,10 @@ class LowRank(nn.Module):
         """left (out, d r) and right (d r, in) with left @ right the weight update, scale and gate included."""
         return self.left() * self.scale, self.right()
 
+    def pair(self) -> Pair | None:
+        """What it computes, for a fold; None under dropout, which draws for every branch."""
+        return None if self.dropout.probability else Pair(self.right(), self.left(), scale=self.scale)
+
     def active_parameters(self) -> int:
         """Values of the directions that are alive and that some mask keeps, their gates included."""
         alive = self.alive()
@@ -176,9 +181,17 @@ class Bottleneck(nn.Module):
 
     def forward(self, u: Tensor) -> Tensor:
         """u (..., h) to (..., h)."""
-        bias_in = self.b_V if self.mask_V.copies == 1 else self.b_V.repeat(self.mask_V.copies)
-        bias_out = self.b_U if self.bias_copies == 1 else self.b_U * self.bias_copies
+        bias_in, bias_out = self.biases()
         return F.linear(self.phi(F.linear(u, self.right(), bias_in)), self.left(), bias_out)
+
+    def biases(self) -> tuple[Tensor, Tensor]:
+        """(d bn,) before the nonlinearity and (h,) behind the second product."""
+        bias_in = self.b_V if self.mask_V.copies == 1 else self.b_V.repeat(self.mask_V.copies)
+        return bias_in, self.b_U if self.bias_copies == 1 else self.b_U * self.bias_copies
+
+    def pair(self) -> Pair:
+        """What it computes, for a fold."""
+        return Pair(self.right(), self.left(), *self.biases(), self.phi)
 
 
 def inverse_root(width: int) -> float:

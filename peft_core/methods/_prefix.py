@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from peft_core.methods._attention import prefixed
+from peft_core.methods._attention import Front, prefixed
 from peft_core.methods._contract import Attached, WeightUpdate
 from peft_core.methods._masks import BoostConfig, WeightTransform, transform
 from peft_core.methods._modules import inverse_root, keyed_generator
@@ -139,6 +139,7 @@ def put(attached: Attached, place: PrefixPlace, prefix: nn.Module) -> None:
         prefix,
         lambda: prefixed(model, place, lambda: _rows(attached, place)),
         lambda: prefixed(model, place, lambda: _no_rows(attached, place)),
+        Front(place, lambda: _rows(attached, place)),
     )
 
 

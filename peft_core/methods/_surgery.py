@@ -26,13 +26,17 @@ def site_hook(site: Site, update: Callable[[Tensor], Tensor]) -> Hook:
     """Adds update(x) to a linear map's output, at the site's own output features where the projection is fused."""
 
     def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        addition = update(args[0])
-        if output.shape[-1] == addition.shape[-1]:
-            return output + addition
-        before, after = site.offset, output.shape[-1] - site.offset - site.out_features
-        return output + F.pad(addition, (before, after))
+        return added_at(site, output, update(args[0]))
 
     return hook
+
+
+def added_at(site: Site, output: Tensor, addition: Tensor) -> Tensor:
+    """output (..., all features) with the addition (..., out) at the site's own features."""
+    if output.shape[-1] == addition.shape[-1]:
+        return output + addition
+    before, after = site.offset, output.shape[-1] - site.offset - site.out_features
+    return output + F.pad(addition, (before, after))
 
 
 class Positions:
@@ -50,11 +54,13 @@ class Positions:
         self._content[site.content] = None
 
         def only_content(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-            if site.role in self.left_out and args[0] is not self._content[site.content]:
-                return output
-            return hook(module, args, output)
+            return output if self.skips(site, args[0]) else hook(module, args, output)
 
         return only_content
+
+    def skips(self, site: Site, x: Tensor) -> bool:
+        """Whether the update at the site leaves out this input."""
+        return site.role in self.left_out and bool(site.content) and x is not self._content[site.content]
 
     @contextmanager
     def reading(self, model: nn.Module) -> Iterator[None]:
@@ -74,7 +80,7 @@ def place_hook(place: AdapterPlace, adapter: Callable[[Tensor], Tensor]) -> Hook
     """Puts an adapter at a place, in the form that the architecture asks for (METHODS.md, Sites)."""
 
     def post_norm(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        return _layer_norm(module, args[0] + adapter(output))
+        return layer_norm(module, args[0] + adapter(output))
 
     def add(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         if isinstance(output, tuple):
@@ -91,7 +97,7 @@ def idle_hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
     return (moved, *others) if isinstance(output, tuple) else moved
 
 
-def _layer_norm(module: nn.Module, x: Tensor) -> Tensor:
+def layer_norm(module: nn.Module, x: Tensor) -> Tensor:
     """The module's own forward, without the hooks that are on it."""
     return type(module).forward(module, x)
 

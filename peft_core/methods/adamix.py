@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from peft_core.methods._adapters import AdapterConfig
 from peft_core.methods._contract import Attached, Method, SecondPass, WeightUpdate
+from peft_core.methods._fold_products import Pair
 from peft_core.methods._masks import stream
 from peft_core.methods._modules import NONLINEARITIES, keyed_generator
 from peft_core.metrics.parameters import NOT_STORED
@@ -68,6 +69,11 @@ class Experts(nn.Module):
         """u (..., h) to (..., h)."""
         down, up, bias_in, bias_out = self.tensors()
         return F.linear(self.phi(F.linear(u, down, bias_in)), up, bias_out)
+
+    def pair(self) -> Pair:
+        """What the current route computes, for a fold."""
+        down, up, bias_in, bias_out = self.tensors()
+        return Pair(down, up, bias_in, bias_out, self.phi)
 
 
 def _copies(first: Tensor, experts: int) -> nn.ParameterList:

@@ -10,8 +10,9 @@ through frozen maps has no weight gradients.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
@@ -20,6 +21,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from peft_core.methods._contract import Attached, Method, MethodConfig
+from peft_core.methods._fold_slots import Slots
 from peft_core.methods._modules import kaiming, keyed_generator
 from peft_core.metrics.flops import extra_token_flops
 from peft_core.records import Backbone, InputError, PromptPlace
@@ -49,6 +51,42 @@ class Prompts(nn.Module):
     def remove(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         """A layer's output without the tokens at the prompts' places."""
         return torch.cat((output[:, :1], output[:, 1 + len(self.P) :]), dim=1)
+
+
+@dataclass(frozen=True)
+class InLayer:
+    """One run's prompts in a layer, as folds see them (`_fold_slots.Foldable`)."""
+
+    place: PromptPlace
+    prompts: Prompts
+    skip: int
+    last: bool
+    apart = None
+
+    @property
+    def tokens(self) -> int:
+        return len(self.prompts.P)
+
+    @property
+    def size(self) -> int:
+        return len(self.prompts.P)
+
+    @contextmanager
+    def folded(self, model: nn.Module, slots: Slots, members: Mapping[int, InLayer]) -> Iterator[None]:
+        """Within it every slot's rows see the prompts of its member. All members have equally many."""
+
+        def insert(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+            hidden, *others = args
+            prompts = torch.stack([members[slot].prompts.P for slot in slots.now]).to(hidden.dtype)
+            rows = prompts.repeat_interleave(slots.each(hidden), 0)
+            return (torch.cat((hidden[:, :1], rows, hidden[:, 1 + self.skip :]), dim=1), *others)
+
+        layer = model.get_submodule(self.place.module)
+        with ExitStack() as undo:
+            undo.callback(layer.register_forward_pre_hook(insert).remove)
+            if self.last:
+                undo.callback(layer.register_forward_hook(self.prompts.remove).remove)
+            yield
 
 
 @contextmanager
@@ -81,6 +119,7 @@ def attach(backbone: Backbone, config: Config, generator: torch.Generator) -> At
             prompts,
             partial(prompted, layer, prompts, skip, place is places[-1]),
             partial(prompted, layer, none, 0, False),
+            InLayer(place, prompts, skip, place is places[-1]),
         )
         flops = extra_token_flops(backbone, place.layer, config.length)
         attached.add_tensor(place.name, "P", None, place.name, in_product=False, differs={"extra_flops": flops})

@@ -6,7 +6,6 @@ A suspended run leaves nothing in the backbone, so several runs can take turns o
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -18,25 +17,33 @@ import torch
 from torch import Tensor, nn
 
 from peft_core.methods import Attached, MethodConfig, SecondPass
-from peft_core.metrics.flops import adapter_flops_executed, adapter_flops_nominal
 from peft_core.metrics.resampling import Outcomes
-from peft_core.records import EvalRecord, Event, LayerRank, RankOf, RankRecord, RunFailure, RunSpec, StepRecord
+from peft_core.records import EvalRecord, Event, LayerRank, RankOf, RankRecord, RunSpec, StepRecord
+from peft_core.training.accounting import same_products
 from peft_core.training.checkpoint import Checkpoint, save_checkpoint
-from peft_core.training.counting import StepCounter, shape_of_batch
+from peft_core.training.counting import StepCounter
 from peft_core.training.data import TaskData
 from peft_core.training.evaluate import evaluate, layer_ranks, primary_metric
 from peft_core.training.memory import no_state
 from peft_core.training.meter import Meter
 from peft_core.training.optimizer import (
-    group_rate,
     load_optimizer_tensors,
     make_optimizer,
     optimizer_tensors,
-    rate_factor,
     split_groups,
 )
 from peft_core.training.schedule import Schedule
-from peft_core.training.totals import Passes, Totals
+from peft_core.training.step import (
+    Taken,
+    begin,
+    clip_and_check,
+    complete,
+    micro_batches,
+    note_pass,
+    part_loss,
+    recorded,
+)
+from peft_core.training.totals import Totals
 
 CHECKPOINT_SECONDS = 5.0
 """Least training time between two checkpoints of a run; evaluations decide the steps."""
@@ -73,7 +80,7 @@ class Run:
         self.step = 0
         self.totals, self.meter = Totals(), Meter(attached.device)
         self.counter = StepCounter(
-            attached, [task.train for task in data], _same_products(spec, config), partial(_checkpointing, self)
+            attached, [task.train for task in data], same_products(spec, config), partial(checkpointing, self)
         )
         self.evaluations: list[tuple[int, dict[str, float | None]]] = []
         self.eval_losses: dict[int, float | None] = {}
@@ -197,169 +204,89 @@ def train(run: Run) -> Iterator[Event]:
         RunFailure: the loss or the gradient is not finite any more. The last finite checkpoint stands.
     """
     while True:
-        if run.evaluation_due():
-            yield from _evaluated(run)
-            if run.seconds - run.checkpointed_at >= CHECKPOINT_SECONDS and run.step < run.total_steps:
-                run.save()
+        yield from evaluated(run)
         if run.step == run.total_steps:
             break
         yield _step(run)
+    finish(run)
+
+
+def evaluated(run: Run) -> Iterator[Event]:
+    """The evaluation that is due at this step, if one is, and then the checkpoint that is."""
+    if not run.evaluation_due():
+        return
+    yield from _evaluated(run)
+    if run.seconds - run.checkpointed_at >= CHECKPOINT_SECONDS and run.step < run.total_steps:
+        run.save()
+
+
+def finish(run: Run) -> None:
+    """Leaves a run that has taken all its steps as it is to be stored."""
     if run.training.selection == "best":
         run.select_best()
 
 
 def _step(run: Run) -> StepRecord:
     """One optimizer step on the batch of this step number."""
-    attached, device, step = run.attached, run.attached.device, run.step
-    run.counter.prepare(run.schedule.batch(step)[0], step)
+    run.counter.prepare(run.schedule.batch(run.step)[0], run.step)
     started = time.perf_counter()
-    course = (run.training.warmup, attached.cycles)
-    rate = run.peak_rate * rate_factor(step, run.total_steps, *course)
-    for group in run.optimizer.param_groups:
-        group["lr"] = group_rate(group["schedule"], step, run.total_steps, run.peak_rate, *course)
-    attached.train(True)
-    for hook in attached.before_step:
-        hook(step)
-    with Passes().waiting() as passes:
-        attached.task, rows = run.schedule.batch(step)
-    with attached.active(), _checkpointing(run):
-        loss, penalty = _accumulate(run, run.data[attached.task], rows, device, passes)
-    for act in attached.after_backward:
-        act(step, run.optimizer)
-    norm = _clip(run)
-    if not math.isfinite(loss):
-        raise RunFailure(f"the loss became {loss} at step {step + 1}; a smaller learning rate than {rate:g} may help")
-    if not math.isfinite(norm):
-        raise RunFailure(f"the gradient became {norm} at step {step + 1}; a smaller learning rate may help")
-    for act in attached.before_update:
-        act(step, run.optimizer)
+    taken = begin(run)
+    with run.attached.active(), checkpointing(run):
+        _accumulate(run, taken)
+    clip_and_check(run, taken)
     run.optimizer.step()
-    for act in attached.after_step:
-        act(step, run.optimizer)
-    run.optimizer.zero_grad(set_to_none=True)
-    run.totals.add_loss(loss, penalty, begins=step % run.eval_every == 0)
-    _account(run, passes, len(rows))
-    run.take_up_growth()
-    run.step += 1
-    run.totals.add_step(time.perf_counter() - started, passes.waited, len(rows))
-    return StepRecord(
-        run=run.spec.run,
-        step=run.step,
-        loss=loss,
-        penalty=penalty,
-        learning_rate=rate,
-        grad_norm=norm,
-        seconds=run.seconds,
-        flops=run.totals.flops,
-        adapter_flops_executed=run.totals.module_flops,
-        adapter_flops_nominal=run.totals.nominal_flops,
-        active_parameters=attached.active_parameters(),
-    )
+    complete(run, taken)
+    return recorded(run, taken, time.perf_counter() - started)
 
 
-def _accumulate(
-    run: Run, task: TaskData, rows: list[int], device: torch.device, passes: Passes
-) -> tuple[float, float | None]:
-    """Forward and backward over the micro-batches. Task loss and penalty; what went forward is noted in `passes`.
+def _accumulate(run: Run, taken: Taken) -> None:
+    """Forward and backward over the micro-batches.
 
     A second pass sees the same rows; its part of the loss counts as penalty, and its tokens count too.
     """
-    size = math.ceil(len(rows) / run.training.accumulation)
-    total, penalty = 0.0, None
-    second, whole = run.attached.second_pass, task.train.weight(rows)
-    for start in range(0, len(rows), size):
-        part = rows[start : start + size]
-        with passes.waiting():
+    task, device, second = run.data[run.attached.task], run.attached.device, run.attached.second_pass
+    for start, part in micro_batches(run, taken):
+        with taken.passes.waiting():
             batch, labels = task.train.batch(part, device), task.train.labels_of(part, device)
         run.attached.begin_rows(run.step, start)
-        logits, share = _logits(run, batch, device), task.train.weight(part) / whole
-        loss = task.problem.loss(logits, labels) * share
-        total += float(loss.detach())
-        if second is not None:
-            second.take(1)
-            one, two = (task.problem.outputs(found, labels) for found in (logits, _logits(run, batch, device)))
-            extra = second.loss(one, two, task.info.problem != "regression") * share
-            second.take(0)
-            penalty, loss = (penalty or 0.0) + float(extra.detach()), loss + extra
-        if start == 0 and run.attached.penalty is not None:
-            extra = run.attached.penalty()
-            penalty, loss = (penalty or 0.0) + float(extra.detach()), loss + extra
-        loss.backward()
-        passes.shapes.append(shape_of_batch(batch))
-        passes.tokens += len(part) * _width(batch, run)
-    return total, penalty
+        with precise(run):
+            logits, more = run.attached.logits(batch), None
+            if second is not None:
+                second.take(1)
+                more = run.attached.logits(batch)
+                second.take(0)
+        part_loss(run, taken, part, labels, (logits, more), start == 0).backward()
+        note_pass(run, taken, batch)
 
 
-def _checkpointing(run: Run) -> AbstractContextManager[None]:
+def checkpointing(run: Run, *others: Run) -> AbstractContextManager[None]:
+    """Within it layers keep only their inputs, where that is asked for. others: in the same pass."""
     if not run.training.gradient_checkpointing:
         return nullcontext()
-    return run.attached.backbone.checkpointed(partial(_as_now, run.attached))
+    return run.attached.backbone.checkpointed(partial(_as_now, [member.attached for member in (run, *others)]))
 
 
-def _as_now(attached: Attached) -> AbstractContextManager[None]:
-    """What the second computation of a layer needs: the route that is taken now."""
-    second = attached.second_pass
-    return _on_route(second, second.taken) if second is not None else no_state()
+def _as_now(attachments: Sequence[Attached]) -> AbstractContextManager[None]:
+    """What the second computation of a layer needs: the routes that are taken now."""
+    seconds = [attached.second_pass for attached in attachments if attached.second_pass is not None]
+    return _on_routes([(second, second.taken) for second in seconds]) if seconds else no_state()
 
 
 @contextmanager
-def _on_route(second: SecondPass, route: int) -> Iterator[None]:
-    before = second.taken
-    second.take(route)
+def _on_routes(routes: Sequence[tuple[SecondPass, int]]) -> Iterator[None]:
+    before = [second.taken for second, _ in routes]
+    for second, route in routes:
+        second.take(route)
     try:
         yield
     finally:
-        second.take(before)
+        for (second, _), route in zip(routes, before, strict=True):
+            second.take(route)
 
 
-def _logits(run: Run, batch: dict[str, Tensor], device: torch.device) -> Tensor:
-    with torch.autocast(device.type, torch.bfloat16, enabled=run.training.precision == "bf16"):
-        return run.attached.logits(batch)
-
-
-def _width(batch: dict[str, Tensor], run: Run) -> int:
-    """Positions a row of the batch takes in the backbone."""
-    if "input_ids" in batch:
-        return batch["input_ids"].shape[1] + (
-            batch["decoder_input_ids"].shape[1] if "decoder_input_ids" in batch else 0
-        )
-    return run.attached.backbone.image_tokens
-
-
-def _clip(run: Run) -> float:
-    parameters = list(run.parameters.values())
-    limit = run.training.clip_norm
-    norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
-    if limit is not None:
-        torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
-    return float(norm)
-
-
-def _account(run: Run, passes: Passes, examples: int) -> None:
-    """Adds a step's FLOPs; by the nominal formula the adapter's training costs three times its forward (METHODS.md)."""
-    task, totals = run.attached.task, run.totals
-    parts = [run.counter.pass_flops(task, shape) for shape in passes.shapes]
-    parts = parts * (1 if run.attached.second_pass is None else 2) + [run.counter.penalty_flops()]
-    totals.flops += sum(part.total for part in parts)
-    totals.module_flops += sum(part.module for part in parts)
-    totals.nominal_flops += 3 * _nominal(run, passes) * (1 if run.attached.second_pass is None else 2)
-    totals.passes.update((task, *shape) for shape in passes.shapes)
-
-
-def _nominal(run: Run, passes: Passes) -> float:
-    """A forward pass over the micro-batches by formula. The stacks of an encoder-decoder see different tokens, so there
-    it is the dense products as counted, times the share of them that the masks keep."""
-    counts, repeats = run.attached.counts, run.attached.backbone.passes
-    nominal = adapter_flops_nominal(run.attached.nominal_counts(), repeats)
-    if not run.attached.backbone.encoder_decoder or not nominal:
-        return passes.tokens * nominal
-    dense = sum(run.counter.token_products(run.attached.task, shape) for shape in passes.shapes)
-    return dense * nominal / adapter_flops_executed(counts, repeats)
-
-
-def _same_products(spec: RunSpec, config: MethodConfig) -> str:
-    """Equal for runs whose seeds alone tell them apart."""
-    return f"{spec.method.id} {config.model_dump_json()} {spec.comparison.training.gradient_checkpointing}"
+def precise(run: Run) -> AbstractContextManager[Any]:
+    """Within it products are of the precision that the run asks for."""
+    return torch.autocast(run.attached.device.type, torch.bfloat16, enabled=run.training.precision == "bf16")
 
 
 def _evaluated(run: Run) -> Iterator[Event]:
