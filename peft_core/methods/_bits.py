@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -15,3 +17,24 @@ def pack_bits(values: Tensor) -> Tensor:
 def unpack_bits(packed: Tensor, count: int) -> Tensor:
     """bool (count,): what `pack_bits` packed."""
     return (packed.cpu().unsqueeze(1) >> torch.arange(8, dtype=torch.uint8) & 1).flatten()[:count].bool()
+
+
+def pack_branches(masks: Tensor) -> Tensor:
+    """bool (d, rows, cols) to uint8 (ceil(d / 8), rows, cols): a byte holds one value's bits in eight branches."""
+    groups = masks.split(8)
+    return torch.stack([(group * _places(masks.device)[: len(group)]).sum(0, dtype=torch.uint8) for group in groups])
+
+
+def unpack_branches(packed: Tensor, branches: int) -> Tensor:
+    """bool (d, rows, cols): what `pack_branches` packed."""
+    places = _places(packed.device)
+    if branches <= 8:
+        return (packed & places[:branches]).bool()
+    return (packed.unsqueeze(1) & places).flatten(0, 1)[:branches].bool()
+
+
+@lru_cache
+def _places(device: torch.device) -> Tensor:
+    """uint8 (8, 1, 1): the bit of each of eight branches."""
+    with torch.inference_mode(False):
+        return (1 << torch.arange(8)).to(torch.uint8).view(8, 1, 1).to(device)

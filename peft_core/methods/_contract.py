@@ -103,7 +103,7 @@ class Attached:
     def add_at_site(self, site: Site, module: nn.Module) -> None:
         self.add_module(site.name, module)
         self.at_sites.append((site, module))
-        for hooks, hook in ((self._hooks, _surgery.site_hook(site, module)), (self._idle_hooks, _surgery.idle_hook)):
+        for hooks, hook in ((self._hooks, _surgery.SiteHook(site, module)), (self._idle_hooks, _surgery.idle_hook)):
             hooks.append((site.module, self.positions.guarded(site, hook) if site.content else hook))
 
     def add_at_place(self, place: AdapterPlace, module: nn.Module) -> None:

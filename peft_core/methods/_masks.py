@@ -14,6 +14,8 @@ import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
+from peft_core.methods._bits import pack_branches, unpack_branches
+from peft_core.methods._product import Masks
 from peft_core.records import Frozen, InputError, Seed
 
 GENERATOR_VERSION = 1
@@ -161,8 +163,8 @@ class MaskedCopies(nn.Module):
     """
 
     seeded = True
-    masks: Tensor
-    """bool (d, rows, cols)."""
+    packed: Tensor
+    """uint8 (ceil(d / 8), rows, cols): the masks, a bit for each branch."""
 
     def __init__(self, shape: tuple[int, int], config: BoostConfig, site: str, role: str, seed: int) -> None:
         super().__init__()
@@ -171,12 +173,17 @@ class MaskedCopies(nn.Module):
         self.shape, self.config, self.copies = shape, config, config.d
         self._key = (config.mask_seed if config.mask_seed is not None else seed, site, role)
         masks = self._draw(())
-        self.register_buffer("masks", masks, persistent=False)
+        self.register_buffer("packed", pack_branches(masks), persistent=False)
         count = shape[0] * shape[1]
         dynamic = config.masks == "dropout"
         self.kept = count if dynamic else int(masks.any(0).sum())
         self.multiplied = int(masks.sum())
         self.nominal_kept = count * config.nominal_share()
+
+    @property
+    def masks(self) -> Tensor:
+        """bool (d, rows, cols), made anew at every call."""
+        return unpack_branches(self.packed, self.copies)
 
     def _draw(self, extra: tuple[object, ...]) -> Tensor:
         drawn = [self._mask(stream(*self._key, branch, *extra)) for branch in range(self._distinct())]
@@ -198,7 +205,7 @@ class MaskedCopies(nn.Module):
 
     def union(self) -> Tensor | None:
         """bool (rows, cols): the values that some mask keeps; None where all are."""
-        return None if self.config.masks == "dropout" else self.masks.any(0)
+        return None if self.config.masks == "dropout" else self.packed.ne(0).any(0)
 
     def multiplied_of(self, chosen: Tensor, axis: int) -> int:
         """Non-zeros of all copies in the chosen (bool) rows, axis 0, or columns, axis 1."""
@@ -207,10 +214,19 @@ class MaskedCopies(nn.Module):
     def draw(self, step: int) -> None:
         """Fresh masks for a step, where the kind asks for them."""
         if self.config.masks == "dropout":
-            self.masks = self._draw(("step", step)).to(self.masks.device)
+            self.packed = pack_branches(self._draw(("step", step))).to(self.packed.device)
 
 
 WeightTransform = Plain | MaskedCopies
+
+
+def fixed_masks(weights: WeightTransform) -> Masks | None:
+    """A transform's masks as they are now; None where it does more than mask (a subclass, lifted `dropout` masks)."""
+    if type(weights) is Plain:
+        return Masks(None)
+    if type(weights) is not MaskedCopies or (weights.config.masks == "dropout" and not weights.training):
+        return None
+    return Masks(weights.packed, weights.copies)
 
 
 def transform(shape: tuple[int, int], boost: BoostConfig | None, site: str, role: str, seed: int) -> WeightTransform:

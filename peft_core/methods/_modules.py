@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from peft_core.methods._fold_products import Pair
-from peft_core.methods._masks import WeightTransform, stream, uniform
+from peft_core.methods._masks import WeightTransform, fixed_masks, stream, uniform
+from peft_core.methods._product import FrozenMap, Way, cheapest_way, low_rank_product
 
 NONLINEARITIES: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
@@ -65,7 +66,11 @@ class LowRank(nn.Module):
     The d branches run as one pair of products over the concatenated factors, (d r, in) and (out, d r). Without a gate
     it is LoRA's pair (CapaBoost, eq. 3, where d > 1); with one it is the triple of AdaLoRA or the gated pair of SoRA.
     A direction whose gate is zero adds nothing, but its gate still has a gradient.
+
+    way: how the products are executed; None, the default, for the cheapest (`_product.cheapest_way`).
     """
+
+    takes_frozen = True
 
     def __init__(
         self,
@@ -82,6 +87,7 @@ class LowRank(nn.Module):
         self.gate = nn.Parameter(initial_gate) if initial_gate is not None else None
         self.mask_A, self.mask_B = a, b
         self.scale, self.dropout = scale, dropout
+        self.way: Way | None = None
 
     def right(self) -> Tensor:
         """(d r, in): the masked copies of A, one below the other, gated."""
@@ -121,16 +127,32 @@ class LowRank(nn.Module):
         """bool (out, r): values of B that some mask and the gate keep; None for all."""
         return _both(self.mask_B.union(), self.alive(), 0)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x (..., in) to the update's output (..., out)."""
-        if self.training and self.dropout.probability and self.mask_A.copies > 1:
-            right, left = self.right().unflatten(0, (-1, len(self.A))), self.mask_B(self.B)
-            parts = [
-                F.linear(F.linear(self.dropout(x, i), a), b) for i, (a, b) in enumerate(zip(right, left, strict=True))
-            ]
-            return torch.stack(parts).sum(0) * self.scale
-        y = F.linear(F.linear(self.dropout(x), self.right()), self.left())
-        return y if self.scale == 1 else y * self.scale
+    def forward(self, x: Tensor, frozen: FrozenMap | None = None) -> Tensor:
+        """x (..., in) to the update's output (..., out), with a frozen map to the output of both."""
+        masks_a, masks_b = fixed_masks(self.mask_A), fixed_masks(self.mask_B)
+        drops = self.training and self.dropout.probability
+        if masks_a is not None and masks_b is not None and not drops:
+            return low_rank_product(x, self.A, self.B, self.gate, masks_a, masks_b, self.scale, frozen, self.way)
+        y = self._dropped(x) if drops and self.mask_A.copies > 1 else self._product(self.dropout(x))
+        y = y if self.scale == 1 else y * self.scale
+        return y if frozen is None else frozen(x) + y
+
+    def way_at(self, tokens: int, needs_input: bool, merges: bool) -> Way | None:
+        """How a training step executes the products over so many tokens; None where it has no choice."""
+        masks = fixed_masks(self.mask_A)
+        if masks is None or (self.training and self.dropout.probability):
+            return None
+        (rank, inputs), outputs = self.A.shape, len(self.B)
+        return cheapest_way(tokens, inputs, outputs, rank, masks.branches, True, needs_input, merges)
+
+    def _product(self, x: Tensor) -> Tensor:
+        return F.linear(F.linear(x, self.right()), self.left())
+
+    def _dropped(self, x: Tensor) -> Tensor:
+        """The same where every branch has a draw of its own."""
+        right, left = self.right().unflatten(0, (-1, len(self.A))), self.mask_B(self.B)
+        parts = [F.linear(F.linear(self.dropout(x, i), a), b) for i, (a, b) in enumerate(zip(right, left, strict=True))]
+        return torch.stack(parts).sum(0)
 
 
 def _both(union: Tensor | None, alive: Tensor | None, axis: int) -> Tensor | None:

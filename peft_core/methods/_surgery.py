@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from peft_core.methods._product import FrozenMap
 from peft_core.records import AdapterPlace, Site
 
 Hook = Callable[[nn.Module, tuple[Any, ...], Any], Any]
@@ -22,13 +23,33 @@ Context = Callable[[], AbstractContextManager[None]]
 Owners = dict[str, list[tuple[nn.Module, str]]]
 
 
-def site_hook(site: Site, update: Callable[[Tensor], Tensor]) -> Hook:
-    """Adds update(x) to a linear map's output, at the site's own output features where the projection is fused."""
+class SiteHook:
+    """Adds update(x) to a linear map's output, at the site's own output features where the projection is fused.
 
-    def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        return added_at(site, output, update(args[0]))
+    Where the map stands by itself and the update can take it along (`takes_frozen`), `stand_in` computes both at once.
+    """
 
-    return hook
+    def __init__(self, site: Site, update: Callable[..., Tensor]) -> None:
+        self.site, self.update = site, update
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        return added_at(self.site, output, self.update(args[0]))
+
+    def stand_in(self, module: nn.Module) -> Callable[[Tensor], Tensor] | None:
+        """What the module's forward can be in place of forward and hook; None where something else is on it.
+
+        Hooks of others are to see the frozen output, and a map that trains has a gradient of its own.
+        """
+        plain = type(module) is nn.Linear or (self.site.transposed and type(module).__name__ == "Conv1D")
+        if not plain or module._forward_hooks or module._backward_hooks or "forward" in vars(module):
+            return None
+        own, bias = module.get_parameter("weight"), module._parameters.get("bias")
+        weight = own.T if self.site.transposed else own
+        trains = weight.requires_grad or (bias is not None and bias.requires_grad)
+        if trains or len(weight) != self.site.out_features or not getattr(self.update, "takes_frozen", False):
+            return None
+        frozen = FrozenMap(weight, bias)
+        return lambda x: self.update(x, frozen)
 
 
 def added_at(site: Site, output: Tensor, addition: Tensor) -> Tensor:
@@ -130,8 +151,14 @@ def installed(
             for module, attribute in owners[name]:
                 undo.callback(module._parameters.__setitem__, attribute, module._parameters[attribute])
                 module._parameters[attribute] = parameter
-        for path, hook in hooks:
-            undo.callback(model.get_submodule(path).register_forward_hook(hook).remove)
+        modules = [model.get_submodule(path) for path, _ in hooks]
+        for module, (_, hook) in zip(modules, hooks, strict=True):
+            whole = hook.stand_in(module) if isinstance(hook, SiteHook) and modules.count(module) == 1 else None
+            if whole is None:
+                undo.callback(module.register_forward_hook(hook).remove)
+            else:
+                module.forward = whole
+                undo.callback(delattr, module, "forward")
         for context in contexts:
             undo.enter_context(context())
         yield

@@ -3,27 +3,28 @@
 The counter does not know the fused attention of a CPU, so all is counted under eager attention. Counting every step
 would double its time. The products of a batch are a polynomial in its rows and widths, so a few passes over batches of
 2 or 3 rows and as many tokens give it exactly, in whole numbers; another pass checks it, and where it does not hold,
-the batches' own shapes are counted. Runs of a comparison that differ in their seed alone share what was counted.
+the batches' own shapes are counted. Where modules choose how they execute by the number of tokens, there is a
+polynomial for every set of choices (`_ways`). Runs of a comparison that differ in their seed alone share what was
+counted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from peft_core.methods import Attached
+from peft_core.training._probes import Shape, eager_attention, flop_counter, kept_gradients, probe_batch, shape_length
+from peft_core.training._ways import MIXED, Call, Tokens, Ways, calls_of, choosers, taken, thinnest
 from peft_core.training.problems import Encoded
 
-Shape = tuple[int, ...]
-"""Rows, and the widths of what is read and written: (rows,), (rows, width) or (rows, width, decoder width)."""
 Coefficients = tuple[tuple[int, int], ...]
 """Whole numbers, one pair for each term: of the forward and of the backward pass."""
 PROBES: dict[int, tuple[Shape, ...]] = {
@@ -69,6 +70,9 @@ class StepCounter:
         tasks: training rows of every task.
         same: equal for runs that execute the same for equal shapes, whatever their seed.
         step_context: what a step's passes run in (gradient checkpointing executes a second forward).
+        merges: False where a step's precision forbids modules to merge their update into the frozen weight.
+
+    folded: True for a run in lockstep, where thin products are all that is executed, and what is between them is kept.
     """
 
     def __init__(
@@ -77,11 +81,13 @@ class StepCounter:
         tasks: list[Encoded],
         same: str,
         step_context: Any = nullcontext,
+        merges: bool = True,
     ) -> None:
         self.attached, self.tasks, self.same, self.step_context = attached, tasks, same, step_context
+        self.merges, self.folded = merges, False
         self._state: tuple[Any, ...] = ()
         self._penalty = Flops()
-        self._of_task: dict[int, _Polynomial | dict[Shape, Flops]] = {}
+        self._of_task: dict[int, _Counted] = {}
         self._at_first: dict[int, tuple[_Polynomial, dict[str, tuple[Coefficients, int]]]] = {}
 
     def prepare(self, task: int, step: int) -> None:
@@ -93,23 +99,18 @@ class StepCounter:
         if task in self._of_task:
             return
         head = tuple(parameter.shape for parameter in self.attached.heads[task].values())
-        key = (self.same, state, task, head, _shape_length(self.tasks[task]))
+        key = (self.same, state, task, head, shape_length(self.tasks[task]), self.merges)
         known = _KNOWN.setdefault(self.attached.backbone.model, {})
         if key not in known:
             with self._rehearsed(task, step):
-                known[key] = self._grown(task) or self._fitted(task)
+                known[key] = self._grown(task) or self._counted_at_first(task)
         self._of_task[task] = known[key]
         if self.attached.penalty is not None:
             self._penalty = self._penalty_flops()
 
     def pass_flops(self, task: int, shape: Shape) -> Flops:
         """FLOPs of one forward and backward pass over a batch of this shape, the penalty left out."""
-        found = self._of_task[task]
-        if isinstance(found, _Polynomial):
-            return found.at(shape)
-        if shape not in found:
-            found[shape] = self._both(self.tasks[task], shape)
-        return found[shape]
+        return self._flops(task, shape, self._ways(task, shape))
 
     def token_products(self, task: int, shape: Shape) -> int:
         """FLOPs of the method's own forward products that tokens multiply, over a batch of this shape, dense.
@@ -117,8 +118,9 @@ class StepCounter:
         Of an encoder-decoder each stack multiplies its own tokens. What makes a prefix is left out, where products are
         a polynomial: it is once a pass, whatever the tokens.
         """
-        found = self._of_task[task]
-        return found.of_tokens(shape) if isinstance(found, _Polynomial) else self.pass_flops(task, shape).module_forward
+        thin = thinnest(self._ways(task, shape))
+        flops, found = self._flops(task, shape, thin), self._of_task[task].fitted[thin]
+        return found.of_tokens(shape) if found else flops.module_forward
 
     def penalty_flops(self) -> Flops:
         """FLOPs of the penalty, once a step."""
@@ -140,27 +142,69 @@ class StepCounter:
         finally:
             attached.task = before
 
-    def _fitted(self, task: int) -> _Polynomial | dict[Shape, Flops]:
-        """What was counted of a task's batches; nothing where no polynomial fits."""
-        rows, two_stacks = self.tasks[task], self.attached.backbone.encoder_decoder
-        probes, check = PROBES[_shape_length(rows)], CHECKS[_shape_length(rows)]
-        idle = [self._counted(rows, shape, self.attached.idle()) for shape in probes]
-        alone = _solved([_terms(shape) for shape in probes], idle)
-        terms = [_module_terms(shape, two_stacks) for shape in probes]
+    def _counted_at_first(self, task: int) -> _Counted:
+        """A task's tokens by module, and its products at few tokens."""
+        rows, tokens = self.tasks[task], None
+        if choosers(self.attached):
+            terms = [_module_terms(shape, self._two_stacks) for shape in PROBES[shape_length(rows)]]
+            calls = [self._calls(rows, shape) for shape in PROBES[shape_length(rows)][: len(terms[0])]]
+            tokens = Tokens(terms[: len(calls)], calls, [*choosers(self.attached)])
+        found = self._of_task[task] = _Counted(tokens)
+        ways = self._ways(task, CHECKS[shape_length(rows)])
+        if MIXED not in ways:
+            found.fitted[ways] = self._fitted(task, ways)
+        return found
+
+    @property
+    def _two_stacks(self) -> bool:
+        return self.attached.backbone.encoder_decoder
+
+    def _ways(self, task: int, shape: Shape) -> Ways:
+        tokens = self._of_task[task].tokens
+        if tokens is None:
+            return ()
+        ways = tokens.ways(self.attached, _module_terms(shape, self._two_stacks), self.merges)
+        return thinnest(ways) if self.folded else ways
+
+    def _flops(self, task: int, shape: Shape, ways: Ways) -> Flops:
+        """FLOPs of a pass whose modules go these ways."""
+        found, before = self._of_task[task], self.attached.task
+        self.attached.task = task
+        if ways not in found.fitted:
+            found.fitted[ways] = None if MIXED in ways else self._fitted(task, ways)
+        polynomial = found.fitted[ways]
+        if polynomial is None and (shape, ways) not in found.shapes:
+            with taken(self.attached, ways):
+                found.shapes[shape, ways] = self._both(self.tasks[task], shape)
+        self.attached.task = before
+        return polynomial.at(shape) if polynomial else found.shapes[shape, ways]
+
+    def _fitted(self, task: int, ways: Ways) -> _Polynomial | None:
+        """What was counted of a task's batches whose modules go these ways; None where no polynomial fits."""
+        rows, counted = self.tasks[task], self._of_task[task]
+        probes, check = PROBES[shape_length(rows)], CHECKS[shape_length(rows)]
+        if counted.alone is None:
+            idle = [self._counted(rows, shape, self.attached.idle()) for shape in probes]
+            counted.alone = _solved([_terms(shape) for shape in probes], idle)
+        terms = [_module_terms(shape, self._two_stacks) for shape in probes]
         share = []
-        for shape in probes[: len(terms[0])]:
-            whole, backbone = self._counted(rows, shape, self.attached.active()), _value(alone, _terms(shape))
-            share.append((whole[0] - backbone[0], whole[1] - backbone[1]))
-        found = _Polynomial(alone, _solved(terms[: len(share)], share), two_stacks)
-        seen = self._counted(rows, check, self.attached.active())
+        with taken(self.attached, ways):
+            for shape in probes[: len(terms[0])]:
+                whole, backbone = (
+                    self._counted(rows, shape, self.attached.active()),
+                    _value(counted.alone, _terms(shape)),
+                )
+                share.append((whole[0] - backbone[0], whole[1] - backbone[1]))
+            found = _Polynomial(counted.alone, _solved(terms[: len(share)], share), self._two_stacks)
+            seen = self._counted(rows, check, self.attached.active())
         fits = (found.at(check).forward, found.at(check).backward) == seen
         if fits and self.attached.counts_at_target is not None:
             self._remember(task, found, probes[: len(share)])
-        return found if fits else {}
+        return found if fits else None
 
     # --- growth ---
 
-    def _grown(self, task: int) -> _Polynomial | None:
+    def _grown(self, task: int) -> _Counted | None:
         """What a grown method executes, without another pass: a site's products are in proportion to its directions."""
         if task not in self._at_first:
             return None
@@ -170,7 +214,7 @@ class StepCounter:
             tuple((one * now[site] // before, two * now[site] // before) for one, two in coefficients)
             for site, (coefficients, before) in parts.items()
         ]
-        return _Polynomial(first.alone, _summed(grown), first.two_stacks)
+        return _Counted(None, first.alone, {(): _Polynomial(first.alone, _summed(grown), first.two_stacks)})
 
     def _remember(self, task: int, found: _Polynomial, probes: tuple[Shape, ...]) -> None:
         """Each site's part of the modules' products, counted module by module on inputs like the model's."""
@@ -183,25 +227,15 @@ class StepCounter:
         if _summed([coefficients for coefficients, _ in parts.values()]) == found.module:
             self._at_first[task] = (found, parts)
 
-    def _calls(self, rows: Encoded, shape: Shape) -> dict[str, list[tuple[torch.Size, bool]]]:
-        """By site what its module is called with in a forward pass: shapes, and whether they need a gradient."""
-        seen: dict[str, list[tuple[torch.Size, bool]]] = {name: [] for name in self.attached.modules}
-        with ExitStack() as undo:
-            for name, module in self.attached.modules.items():
+    def _calls(self, rows: Encoded, shape: Shape) -> dict[str, list[Call]]:
+        batch = probe_batch(rows, shape, self.attached.device)
+        return calls_of(self.attached, lambda: self.attached.logits(batch))
 
-                def note(_: nn.Module, args: tuple[Tensor, ...], name: str = name) -> None:
-                    seen[name].append((args[0].shape, args[0].requires_grad))
-
-                undo.callback(module.register_forward_pre_hook(note).remove)
-            undo.enter_context(self.attached.active())
-            self.attached.logits(probe_batch(rows, shape, self.attached.device))
-        return seen
-
-    def _alone_flops(self, site: str, calls: list[tuple[torch.Size, bool]]) -> tuple[int, int]:
+    def _alone_flops(self, site: str, calls: list[Call]) -> tuple[int, int]:
         forward = total = 0
-        for shape, needs in calls:
+        for shape, needs, _ in calls:
             given = torch.zeros(shape, device=self.attached.device, requires_grad=needs)
-            with _kept_gradients(self.attached), _counter() as counter:
+            with kept_gradients(self.attached), flop_counter() as counter:
                 answer = self.attached.modules[site](given)
                 forward += counter.get_total_flops()
                 answer.sum().backward()
@@ -217,9 +251,9 @@ class StepCounter:
         """FLOPs of the forward and of the backward pass over a batch of this shape."""
         batch = probe_batch(rows, shape, self.attached.device)
         with (
-            _kept_gradients(self.attached),
+            kept_gradients(self.attached),
             eager_attention(self.attached.backbone.model),
-            _counter() as counter,
+            flop_counter() as counter,
             within,
             self.step_context(),
         ):
@@ -231,7 +265,7 @@ class StepCounter:
 
     def _penalty_flops(self) -> Flops:
         assert self.attached.penalty is not None
-        with _kept_gradients(self.attached), _counter() as counter:
+        with kept_gradients(self.attached), flop_counter() as counter:
             penalty = self.attached.penalty()
             forward = counter.get_total_flops()
             penalty.backward()
@@ -239,7 +273,17 @@ class StepCounter:
         return Flops(forward, backward, forward, backward)
 
 
-_KNOWN: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], _Polynomial | dict[Shape, Flops]]] = WeakKeyDictionary()
+@dataclass
+class _Counted:
+    """What is known of a task's batches: a polynomial for a set of ways, or where none fits (None) shape by shape."""
+
+    tokens: Tokens | None
+    alone: Coefficients | None = None
+    fitted: dict[Ways, _Polynomial | None] = field(default_factory=dict)
+    shapes: dict[tuple[Shape, Ways], Flops] = field(default_factory=dict)
+
+
+_KNOWN: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], _Counted]] = WeakKeyDictionary()
 """By backbone: what was counted on it."""
 
 
@@ -301,80 +345,3 @@ def _products_by_site(attached: Attached) -> dict[str, int]:
 def _value(coefficients: Coefficients, terms: tuple[int, ...]) -> tuple[int, int]:
     forward = sum(pair[0] * term for pair, term in zip(coefficients, terms, strict=True))
     return forward, sum(pair[1] * term for pair, term in zip(coefficients, terms, strict=True))
-
-
-# --- what a counting pass needs ---
-
-
-def probe_batch(rows: Encoded, shape: Shape, device: torch.device) -> dict[str, Tensor]:
-    """A batch of this shape: the first row's first token again and again, and its last."""
-    count, *widths = shape
-    if rows.images is not None:
-        return rows.batch([place % len(rows) for place in range(count)], device)
-    assert rows.tokens is not None
-    tokens = {
-        name: [_stretched(values[0], widths[name.startswith("decoder")])] * count
-        for name, values in rows.tokens.items()
-    }
-    return Encoded(tokens, None, torch.zeros(count), rows.pad).batch(range(count), device)
-
-
-def _stretched(row: list[int], width: int) -> list[int]:
-    return [*row[:1] * (width - 1), row[-1]]
-
-
-def _shape_length(rows: Encoded) -> int:
-    if rows.tokens is None:
-        return 1
-    return 3 if "decoder_input_ids" in rows.tokens else 2
-
-
-class _NoModules:
-    """In place of the counter's record of modules, which takes longer than the pass and is not asked for."""
-
-    parents = frozenset({"Global"})
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-
-def _counter() -> FlopCounterMode:
-    counter = FlopCounterMode(display=False)
-    counter.mod_tracker = _NoModules()  # type: ignore[assignment]
-    return counter
-
-
-@contextmanager
-def eager_attention(model: nn.Module) -> Iterator[None]:
-    """Within it every attention multiplies its matrices one by one, where the counter sees them."""
-    configs: dict[int, Any] = {
-        id(module.config): module.config for module in model.modules() if hasattr(module, "config")
-    }
-    chosen = [(config, config._attn_implementation) for config in configs.values() if _chooses(config)]
-    try:
-        for config, _ in chosen:
-            config._attn_implementation = "eager"
-        yield
-    finally:
-        for config, before in chosen:
-            config._attn_implementation = before
-
-
-def _chooses(config: Any) -> bool:
-    return getattr(config, "_attn_implementation", None) is not None
-
-
-@contextmanager
-def _kept_gradients(attached: Attached) -> Iterator[None]:
-    """The gradients afterwards are those that stood before."""
-    before = [(parameter, parameter.grad) for parameter in attached.trainable().values()]
-    for parameter, _ in before:
-        parameter.grad = None
-    try:
-        yield
-    finally:
-        for parameter, gradient in before:
-            parameter.grad = gradient

@@ -67,6 +67,8 @@ class Together:
 
     def __init__(self, runs: Sequence[Run]) -> None:
         self.runs = sorted(runs, key=lambda run: (kinship(run.attached), run.spec.run))
+        for run in runs:
+            run.counter.folded = True
         self._first = _Pass(self.runs)
         twice = [run for run in self.runs if run.attached.second_pass is not None]
         self._second = _Pass(twice) if twice else None

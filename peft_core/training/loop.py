@@ -79,9 +79,9 @@ class Run:
         self._build_optimizer()
         self.step = 0
         self.totals, self.meter = Totals(), Meter(attached.device)
-        self.counter = StepCounter(
-            attached, [task.train for task in data], same_products(spec, config), partial(checkpointing, self)
-        )
+        same, merges = same_products(spec, config), self.training.precision == "fp32"
+        tasks = [task.train for task in data]
+        self.counter = StepCounter(attached, tasks, same, partial(checkpointing, self), merges)
         self.evaluations: list[tuple[int, dict[str, float | None]]] = []
         self.eval_losses: dict[int, float | None] = {}
         self.ranks: tuple[int, RankOf, tuple[LayerRank, ...]] | None = None

@@ -1,7 +1,8 @@
 """How much memory a comparison will need, asked before its first step.
 
 The activations that the backward pass keeps are not guessed: one and two rows of the longest length go forward, and
-what autograd keeps of them is counted. They grow in proportion to the rows. Beside them stand the backbone, and for
+what autograd keeps of them is counted. They grow at most in proportion to the rows (over many tokens a low-rank pair
+may keep less, `_product.cheapest_way`). Beside them stand the backbone, and for
 every trained value its gradient and AdamW's two moments. Temporary results of single operations are left out.
 """
 

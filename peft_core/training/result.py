@@ -116,7 +116,8 @@ def _yardstick_flops(run: Run) -> int | None:
     except InputError:
         return None
     attached.heads, attached.label_tokens = run.attached.heads, run.attached.label_tokens
-    counter = StepCounter(attached, [task.train for task in run.data], f"yardstick {spec}", run.counter.step_context)
+    same, context, merges = f"yardstick {spec}", run.counter.step_context, run.counter.merges
+    counter = StepCounter(attached, [task.train for task in run.data], same, context, merges)
     for task in range(len(run.data)):
         counter.prepare(task, 0)
     return sum(count * counter.pass_flops(key[0], key[1:]).module for key, count in run.totals.passes.items())

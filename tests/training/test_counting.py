@@ -297,3 +297,22 @@ def test_runs_that_differ_in_their_seed_share_what_was_counted(monkeypatch):
     assert next(calls) == 7 and results[0] == results[1]
     assert counter_of(make_run("lora:rank=5", backbone)).pass_flops(0, (4, 6)) != results[0]
     assert counting._KNOWN[backbone.model]
+
+
+def test_a_merged_pair_executes_what_a_hand_counts(monkeypatch):
+    """Forward W + BA once, 2 r H^2; backward what is between the factors again, and three products as in a pair."""
+    counter = counter_of(make_run("lora:rank=4", one_layer(monkeypatch, "roberta")))
+    for width in (H // 4, H // 4 + 1, H):  # at the first place that trains merging costs less beyond H tokens
+        found, tokens = counter.pass_flops(0, (4, width)), 4 * width
+        pair, square = 2 * tokens * 4 * H, 2 * 4 * H * H
+        by_hand = (2 * 2 * pair, 2 * 3 * pair) if tokens <= H else (2 * square, 2 * 4 * pair)
+        assert (found.module_forward, found.module_backward) == by_hand
+        with counter._rehearsed(0, 0):
+            assert found == counter._both(DATA.train, (4, width))
+
+
+def test_under_bf16_nothing_merges(monkeypatch):
+    backbone = one_layer(monkeypatch, "roberta")
+    one, two = (counter_of(make_run("lora:rank=4", backbone, precision=kind)) for kind in ("fp32", "bf16"))
+    assert two.pass_flops(0, (4, H)).module_forward == 2 * 2 * 2 * 4 * H * 4 * H
+    assert one.pass_flops(0, (4, H)).module_forward == 2 * 2 * 4 * H * H

@@ -54,7 +54,7 @@ def test_the_estimate_is_what_autograd_keeps():
     rows = run.data[0].train
     widest = max(range(len(rows)), key=rows.lengths().__getitem__)
     kept = memory.kept_bytes(run.attached, rows.batch([widest] * 8, run.attached.device))
-    assert fixed + 8 * each == pytest.approx(kept, rel=0.02)
+    assert kept <= fixed + 8 * each == pytest.approx(kept, rel=0.04), "what merges keeps nothing between the factors"
     trained = sum(value.numel() for value in run.attached.trainable().values())
     assert memory.state_bytes([run]) == 3 * 4 * trained
 
