@@ -35,6 +35,11 @@ def _kinds(slots: Slots, members: Mapping[int, nn.Module]) -> tuple[dict[int, Pa
     return pairs, kind
 
 
+def _nobody(slots: Slots, members: Mapping[int, Any]) -> bool:
+    """Whether none of those whose rows are there has anything here."""
+    return not any(slot in members for slot in slots.now)
+
+
 def _flat(x: Tensor, count: int) -> Tensor:
     """(count * rows, ..., features) as (count, n, features)."""
     return x.reshape(count, -1, x.shape[-1])
@@ -53,6 +58,8 @@ class AtSite:
             slot: update for slot, (update, positions) in self.members.items() if not positions.skips(self.site, x)
         }
         pairs, kind = _kinds(slots, taking_part)
+        if _nobody(slots, taking_part):
+            return output
         parts = []
         for stretch in slots.stretches(kind):
             given, own = slots.rows(output, stretch), slots.rows(x, stretch)
@@ -81,6 +88,8 @@ class AtPlace:
     def __call__(self, slots: Slots, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         first, *others = output if isinstance(output, tuple) else (output,)
         pairs, kind = _kinds(slots, self.members)
+        if _nobody(slots, self.members):
+            return output
         parts = []
         for stretch in slots.stretches(kind):
             given = slots.rows(first, stretch)
@@ -110,7 +119,9 @@ class AtBias:
     members: Mapping[int, Tensor]
 
     def __call__(self, slots: Slots, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        inner = module.weight[0, 0].dim() if isinstance(module, CONVOLUTIONS) else 0
+        if _nobody(slots, self.members):
+            return output
+        inner = module.weight.dim() - 2 if isinstance(module, CONVOLUTIONS) else 0
         parts = []
         for stretch in slots.stretches(lambda slot: slot in self.members):
             given = slots.rows(output, stretch)
