@@ -14,6 +14,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -227,12 +228,21 @@ def device_now() -> float:
     return time.perf_counter()
 
 
+@cache
+def _pool() -> Any:
+    """Memory that all graphs of the process share.
+
+    They are replayed one after another, and what one leaves (loss, gradients) is used before the next: what a graph
+    overwrites of another's, that one writes again first.
+    """
+    return torch.cuda.graph_pool_handle()
+
+
 class CudaCapture:
-    """Captures passes as CUDA graphs, which share one pool of memory: they are replayed one after another."""
+    """Captures passes as CUDA graphs."""
 
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
         self._parameters = parameters
-        self._pool: Any = None
 
     def __call__(self, passes: Passes, batch: Batch, labels: Tensor) -> Replay:
         kept = {name: value.clone() for name, value in batch.items()}, labels.clone()
@@ -244,9 +254,7 @@ class CudaCapture:
         torch.cuda.current_stream().wait_stream(stream)
         _set(self._parameters, None)
         graph = torch.cuda.CUDAGraph()
-        if self._pool is None:
-            self._pool = torch.cuda.graph_pool_handle()
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=_pool(), capture_error_mode="thread_local"):
             loss = passes(*kept)
         gradients = [(parameter, parameter.grad) for parameter in self._parameters if parameter.grad is not None]
         _set(self._parameters, None)

@@ -14,14 +14,17 @@ Step = Callable[[], Any]
 WARMUP = 3
 
 
-def interleaved(variants: Mapping[str, Step], repeats: int, block: int = 1) -> dict[str, list[float]]:
+def interleaved(
+    variants: Mapping[str, Step], repeats: int, block: int = 1, warmup: int = WARMUP
+) -> dict[str, list[float]]:
     """Seconds of a step of every variant, `repeats` times, in turns so that a drift of the machine meets all of them.
 
     Args:
         block: steps between two readings of the clock; each reading waits for the device.
+        warmup: steps of every variant before.
     """
     for step in variants.values():
-        for _ in range(WARMUP):
+        for _ in range(warmup):
             step()
     times: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(repeats):
