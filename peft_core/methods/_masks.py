@@ -125,6 +125,7 @@ class Plain(nn.Module):
 
     copies = 1
     seeded = False
+    draws = False
 
     def __init__(self, shape: tuple[int, int]) -> None:
         super().__init__()
@@ -163,6 +164,8 @@ class MaskedCopies(nn.Module):
     """
 
     seeded = True
+    draws: bool
+    """Whether the masks change from step to step."""
     packed: Tensor
     """uint8 (ceil(d / 8), rows, cols): the masks, a bit for each branch."""
 
@@ -171,6 +174,7 @@ class MaskedCopies(nn.Module):
         if config.n_of_m and shape[1] % config.n_of_m[1]:
             raise InputError("masks", config.masks, f"M must divide {shape[1]}, the inner side of {role} at {site}")
         self.shape, self.config, self.copies = shape, config, config.d
+        self.draws = config.masks == "dropout"
         self._key = (config.mask_seed if config.mask_seed is not None else seed, site, role)
         masks = self._draw(())
         self.register_buffer("packed", pack_branches(masks), persistent=False)
@@ -215,6 +219,12 @@ class MaskedCopies(nn.Module):
         """Fresh masks for a step, where the kind asks for them."""
         if self.config.masks == "dropout":
             self.packed = pack_branches(self._draw(("step", step))).to(self.packed.device)
+
+    def bases(self) -> list[int] | None:
+        """The generator's base of each branch, where masks are random with an exact count; None for other kinds."""
+        if self.config.masks != "random":
+            return None
+        return [stream(*self._key, branch) for branch in range(self.copies)]
 
 
 WeightTransform = Plain | MaskedCopies

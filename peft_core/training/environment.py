@@ -15,6 +15,7 @@ from peft_core.training.origins import code_origin
 
 PACKAGES = (
     "torch",
+    "triton",
     "transformers",
     "tokenizers",
     "safetensors",
@@ -53,6 +54,19 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def product_settings(device: torch.device) -> dict[str, Any]:
+    """How float32 products are rounded: `float32` as PyTorch names it (`highest`: no TF32), and on CUDA also whether
+    convolutions may use TF32, the toolkit's version and the fused attentions that are allowed."""
+    settings: dict[str, Any] = {"float32": torch.get_float32_matmul_precision()}
+    if device.type == "cuda":
+        cuda = torch.backends.cuda
+        attentions = {"flash": cuda.flash_sdp_enabled(), "efficient": cuda.mem_efficient_sdp_enabled()}
+        settings["convolutions_tf32"] = torch.backends.cudnn.allow_tf32
+        settings["toolkit"] = torch.version.cuda
+        settings["attention"] = sorted(name for name, allowed in attentions.items() if allowed)
+    return settings
+
+
 def environment(device: torch.device) -> dict[str, Any]:
     """What results.json and the page say of the machine and of the code."""
     versions = {}
@@ -68,6 +82,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "python": sys.version.split()[0],
         "platform": platform.platform(terse=True),
+        "products": product_settings(device),
         "versions": versions,
         "code": code_origin(),
     }

@@ -20,6 +20,7 @@ from peft_core.methods import Attached, MethodConfig, SecondPass
 from peft_core.metrics.resampling import Outcomes
 from peft_core.records import EvalRecord, Event, LayerRank, RankOf, RankRecord, RunSpec, StepRecord
 from peft_core.training.accounting import same_products
+from peft_core.training.captured import Captured, captured_for, widened
 from peft_core.training.checkpoint import Checkpoint, save_checkpoint
 from peft_core.training.counting import StepCounter
 from peft_core.training.data import TaskData
@@ -77,6 +78,7 @@ class Run:
         for hook in attached.on_start:
             hook(self.total_steps)
         self._build_optimizer()
+        self.captured = captured_for(self, partial(_passes, self))
         self.step = 0
         self.totals, self.meter = Totals(), Meter(attached.device)
         same, merges = same_products(spec, config), self.training.precision == "fp32"
@@ -231,8 +233,11 @@ def _step(run: Run) -> StepRecord:
     run.counter.prepare(run.schedule.batch(run.step)[0], run.step)
     started = time.perf_counter()
     taken = begin(run)
-    with run.attached.active(), checkpointing(run):
-        _accumulate(run, taken)
+    if run.captured is not None:
+        _captured(run, run.captured, taken)
+    else:
+        with run.attached.active(), checkpointing(run):
+            _accumulate(run, taken)
     clip_and_check(run, taken)
     run.optimizer.step()
     complete(run, taken)
@@ -257,6 +262,23 @@ def _accumulate(run: Run, taken: Taken) -> None:
                 second.take(0)
         part_loss(run, taken, part, labels, (logits, more), start == 0).backward()
         note_pass(run, taken, batch)
+
+
+def _captured(run: Run, captured: Captured, taken: Taken) -> None:
+    """`_accumulate` for a run whose passes are the same work at every step: one micro-batch, the task loss alone."""
+    task, device = run.data[run.attached.task], run.attached.device
+    with taken.passes.waiting():
+        batch, labels = task.train.batch(taken.rows, device), task.train.labels_of(taken.rows, device)
+        batch = widened(batch, task.train, run.attached.backbone.max_length)
+    taken.loss = float(captured(batch, labels))
+    note_pass(run, taken, batch)
+
+
+def _passes(run: Run, batch: dict[str, Tensor], labels: Tensor) -> Tensor:
+    with run.attached.active():
+        loss = run.data[run.attached.task].problem.loss(logits_of(run, batch), labels)
+    loss.backward()
+    return loss.detach()
 
 
 def checkpointing(run: Run, *others: Run) -> AbstractContextManager[None]:
