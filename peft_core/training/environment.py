@@ -17,6 +17,7 @@ PACKAGES = (
     "torch",
     "triton",
     "transformers",
+    "peft",
     "tokenizers",
     "safetensors",
     "datasets",

@@ -276,8 +276,10 @@ def _captured(run: Run, captured: Captured, taken: Taken) -> None:
 
 def _passes(run: Run, batch: dict[str, Tensor], labels: Tensor) -> Tensor:
     with run.attached.active():
-        loss = run.data[run.attached.task].problem.loss(logits_of(run, batch), labels)
-    loss.backward()
+        with precise(run):
+            logits = run.attached.logits(batch)
+        loss = run.data[run.attached.task].problem.loss(logits, labels)
+        loss.backward()
     return loss.detach()
 
 
