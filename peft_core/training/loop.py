@@ -130,9 +130,7 @@ class Run:
         new = {name: parameter for name, parameter in now.items() if name not in self.parameters}
         for group in split_groups(new, self.weight_decay, self.attached.groups):
             self.optimizer.add_param_group(group)
-        gone = {id(parameter) for name, parameter in self.parameters.items() if name not in now}
-        for group in self.optimizer.param_groups:
-            group["params"] = [parameter for parameter in group["params"] if id(parameter) not in gone]
+        self.optimizer.retain(now.values())
         self.parameters = now
 
     def evaluation_due(self) -> bool:

@@ -9,6 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from peft_core.methods import Group
+from peft_core.training._adamw import MOMENTS, FlatAdamW, step_all
+
+__all__ = [
+    "FlatAdamW",
+    "cycle_of",
+    "group_rate",
+    "load_optimizer_tensors",
+    "make_optimizer",
+    "optimizer_tensors",
+    "rate_factor",
+    "split_groups",
+    "step_all",
+]
 
 
 def cycle_of(step: int, total_steps: int, cycles: int) -> tuple[int, int]:
@@ -43,13 +56,12 @@ def group_rate(group: Group, step: int, total_steps: int, peak: float, warmup: f
 
 def make_optimizer(
     parameters: Mapping[str, nn.Parameter], weight_decay: float, groups: Mapping[str, Group] | None = None
-) -> torch.optim.AdamW:
+) -> FlatAdamW:
     """AdamW (betas 0.9, 0.999; eps 1e-8); vectors (biases, LayerNorms, gates) have no weight decay.
 
     Every parameter group carries its `Group` under ``schedule``.
     """
-    split = split_groups(parameters, weight_decay, groups or {})
-    return torch.optim.AdamW(split, lr=0.0, fused=True)
+    return FlatAdamW(split_groups(parameters, weight_decay, groups or {}))
 
 
 def split_groups(
@@ -64,22 +76,22 @@ def split_groups(
     return [{"params": members, "weight_decay": decay, "schedule": group} for (group, decay), members in split.items()]
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+def optimizer_tensors(optimizer: FlatAdamW, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
     """The optimizer's state by parameter name, as ``optimizer.<kind>.<name>``."""
-    return {
-        f"optimizer.{kind}.{name}": value
-        for name, parameter in parameters.items()
-        for kind, value in optimizer.state.get(parameter, {}).items()
-    }
+    found: dict[str, Tensor] = {}
+    for name, parameter in parameters.items():
+        if parameter in optimizer.state:
+            found[f"optimizer.step.{name}"] = torch.tensor(float(optimizer.steps_of(parameter)))
+            found |= {f"optimizer.{kind}.{name}": value for kind, value in optimizer.state[parameter].items()}
+    return found
 
 
 def load_optimizer_tensors(
-    optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]
+    optimizer: FlatAdamW, parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]
 ) -> None:
     """Puts back what `optimizer_tensors` gave."""
-    for key, value in tensors.items():
-        if key.startswith("optimizer."):
-            _, kind, name = key.split(".", 2)
-            parameter = parameters[name]
-            place = value if kind == "step" else value.to(parameter.device)
-            optimizer.state[parameter][kind] = place.clone()
+    for name, parameter in parameters.items():
+        steps = tensors.get(f"optimizer.step.{name}")
+        if steps is not None:
+            moments = [tensors[f"optimizer.{kind}.{name}"] for kind in MOMENTS]
+            optimizer.set_state(parameter, int(steps), moments)

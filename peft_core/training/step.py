@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from peft_core.records import RunFailure, StepRecord
@@ -56,7 +55,7 @@ def clip_and_check(run: Run, taken: Taken) -> None:
     step, loss = run.step, taken.loss
     for act in run.attached.after_backward:
         act(step, run.optimizer)
-    taken.norm = _clip(run)
+    taken.norm = run.optimizer.clip(run.parameters.values(), run.training.clip_norm)
     if not math.isfinite(loss):
         raise RunFailure(
             f"the loss became {loss} at step {step + 1}; a smaller learning rate than {taken.rate:g} may help"
@@ -141,12 +140,3 @@ def _width(batch: dict[str, Tensor], run: Run) -> int:
             batch["decoder_input_ids"].shape[1] if "decoder_input_ids" in batch else 0
         )
     return run.attached.backbone.image_tokens
-
-
-def _clip(run: Run) -> float:
-    parameters = list(run.parameters.values())
-    limit = run.training.clip_norm
-    norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
-    if limit is not None:
-        torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
-    return float(norm)
