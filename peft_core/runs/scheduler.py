@@ -202,7 +202,7 @@ class Scheduler:
         try:
             job.folder.mkdir(parents=True, exist_ok=True)
             conductor = self._at_work[comparison_id][0]
-            while not self._closing and not self._leave(comparison_id):
+            while not self._leave(comparison_id) and not self._closing:
                 conductor.work()
         except Exception as error:  # the outermost guard: it becomes the reason of the failure
             log.exception("the comparison %s cannot go on", comparison_id)
