@@ -30,6 +30,8 @@ RECOVER_SECONDS = 2.0
 """How often comparisons are looked for whose owner is gone."""
 RELEASE_SECONDS = 2.0
 """How long a request to resume waits for a worker that is letting go of its runs."""
+SPARES = 2
+"""Workers that are made ready while nothing trains: a comparison may start with two."""
 CLOSE_SECONDS = 1.5
 """Time that is left for the threads to end after their workers have had `Limits.stop` seconds."""
 
@@ -164,7 +166,7 @@ class Scheduler:
                 self._board.refresh(comparison_id)
             youngest = max((conductor.started for conductor, _ in self._at_work.values()), default=None)
         if not self._closing and (youngest is None or time.monotonic() - youngest > self._limits.spare):
-            self._executor.warm()
+            self._executor.warm(1 if youngest is not None else SPARES)
 
     def _start(self, job: Job) -> None:
         conductor = Conductor(job, self._store, self._board, self._executor, self._reserve, self._limits)
