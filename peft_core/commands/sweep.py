@@ -124,8 +124,8 @@ def _workers(spec: SweepSpec) -> int:
     """As many as cores where every model is small enough for one thread and no accelerator is shared, else one."""
     from peft_core.backbones import model_info
     from peft_core.runs.machine import usable_cores
-    from peft_core.training.cohort import threads_for
     from peft_core.training.environment import pick_device
+    from peft_core.training.plan import threads_for
 
     if pick_device(spec.training.device).type != "cpu":
         return 1

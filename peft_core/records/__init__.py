@@ -33,6 +33,7 @@ from peft_core.records.events import (
 )
 from peft_core.records.inputs import Frozen, InputError, RunFailure, checked, describe_fields
 from peft_core.records.installation import public_mode
+from peft_core.records.plan import FEW_STEPS, Offer, Plan
 from peft_core.records.quoted import QuotedFigure
 from peft_core.records.specs import (
     LOCKS,
@@ -50,6 +51,7 @@ from peft_core.records.specs import (
 from peft_core.records.sweep import Absence, SweepMethod, SweepSpec, SweepTask, Trial
 
 __all__ = [
+    "FEW_STEPS",
     "LOCKS",
     "MAX_SEED",
     "Absence",
@@ -66,6 +68,8 @@ __all__ = [
     "InputError",
     "LayerRank",
     "MethodSpec",
+    "Offer",
+    "Plan",
     "PrefixPlace",
     "Problem",
     "PromptPlace",

@@ -160,7 +160,9 @@ class ComparisonSpec(Frozen):
     train_rows: int | None = Field(None, ge=1, le=100_000_000, description="training rows; empty: the task's default")
     eval_rows: int | None = Field(None, ge=1, le=100_000_000, description="evaluation rows; empty: the task's default")
     training: TrainingConfig = TrainingConfig()
-    plan: Literal["auto", "apart"] = Field("auto", description="how the runs are executed")
+    plan: Literal["auto", "apart", "workers"] = Field(
+        "auto", description="one after another in turns, or spread over workers; auto: as measured"
+    )
 
     @field_validator("seeds")
     @classmethod

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from peft_core.records import RunState, StateRecord
+from peft_core.records import Plan, RunState, StateRecord
 from peft_core.runs.board import Board
 from peft_core.runs.errors import DiskFull, StoreBusy
 from peft_core.runs.executors import Ending, Worker
@@ -30,29 +31,35 @@ def ended_as(run: str, state: RunState, error: str | None = None) -> Report:
     return {"event": as_json(StateRecord(run=run, step=0, state=state, error=error))}
 
 
+@dataclass(frozen=True)
+class Means:
+    """What the workers of one comparison have in common. until: the monotonic time at which training has to stop."""
+
+    store: Store
+    board: Board
+    reserve: Reserve
+    limits: Limits
+    until: float | None = None
+    pace: Pace = field(default_factory=Pace)
+    closing: threading.Event = field(default_factory=threading.Event)
+
+
 class Attempt:
     """A job with its worker. `follow` returns when the worker has ended and all of its reports are stored.
 
-    until: the monotonic time at which training has to stop. held: the job's runs that the worker may still be busy
-    with. active: the run that it works on. ended: how many of its runs it has ended. failure: the reason for which
-    unfinished runs fail, where a limit stopped them.
+    planned: called with the plan that the worker chose, once it is stored. runs: those that are the worker's to train.
+    held: those of them that it may still be busy with. active: those that it works on: one, or a group that advances
+    together. ended: how many of its runs it has ended. failure: the reason for which unfinished runs fail, where a
+    limit stopped them.
     """
 
-    def __init__(
-        self,
-        job: Job,
-        worker: Worker,
-        store: Store,
-        board: Board,
-        reserve: Reserve,
-        limits: Limits,
-        until: float | None = None,
-    ) -> None:
-        self.held, self.active, self.ended = set(job.runs), "", 0
+    def __init__(self, job: Job, worker: Worker, means: Means, planned: Callable[[Plan], None]) -> None:
+        self.runs, self.held, self.ended = job.runs, set(job.runs), 0
+        self.active: tuple[str, ...] = ()
         self.failure: str | None = None
-        self._until = until
-        self._job, self._worker, self._store, self._board = job, worker, store, board
-        self._reserve, self._limits = reserve, limits
+        self._until, self._pace, self._planned = means.until, means.pace, planned
+        self._job, self._worker, self._store, self._board = job, worker, means.store, means.board
+        self._reserve, self._limits = means.reserve, means.limits
         self._lock = threading.Lock()
         self._stopping: dict[str, tuple[float, bool]] = {}
         self._wound_up: float | None = None
@@ -61,7 +68,6 @@ class Attempt:
         self._ending: Ending | None = None
         self._committed = 0.0
         self._blocked_since: float | None = None
-        self._pace = Pace()
 
     # --- asked for, from any thread -----------------------------------------------------------------------------
 
@@ -73,6 +79,12 @@ class Attempt:
                 self._stopping[run] = (time.monotonic(), runs[run] is RunState.STOPPING)
         for run in new:
             self._worker.stop(run)
+
+    def keep(self, runs: Sequence[str]) -> None:
+        """The worker trains these of its runs only; others have the rest."""
+        with self._lock:
+            self.runs = tuple(run for run in self.runs if run in runs)
+            self.held = self.held & set(runs)
 
     def wind_up(self) -> None:
         """Tell the worker to stop altogether, and end it where it takes too long."""
@@ -105,15 +117,19 @@ class Attempt:
     def _take(self, report: Report) -> None:
         notice, event = report.get("notice"), report.get("event")
         if notice is not None:
-            self.active = notice.get("active") or self.active
+            self._turn_to(notice.get("active"))
             self._pending.append(report)
         elif event is not None:
             if event["event"] == "state" and RunState(event["state"]).ended:
                 event = self._let_go(event)
             elif event["event"] == "step":
-                self.active = event["run"]
+                self.active = self.active if event["run"] in self.active else (event["run"],)
                 self._pace.step()
             self._pending.append({"event": event})
+
+    def _turn_to(self, active: str | list[str] | None) -> None:
+        if active:
+            self.active = (active,) if isinstance(active, str) else tuple(active)
 
     def _let_go(self, event: dict[str, Any]) -> dict[str, Any]:
         """A run has ended. One that a limit stopped has failed for that reason: nobody cancelled it."""
@@ -175,15 +191,22 @@ class Attempt:
         else:
             self._blocked_since = None
             del self._pending[: len(batch)]
+            self._tell_plan(batch)
             self._board.refresh(self._job.comparison, changed)
             left = self._pace.seconds_left(self._board.view(self._job.comparison))
             self._board.note(self._job.comparison, eta_seconds=left)
+
+    def _tell_plan(self, stored: Sequence[Report]) -> None:
+        for report in stored:
+            plan = Plan.recorded(report.get("notice", {}).get("plan") or {})
+            if plan is not None:
+                self._planned(plan)
 
     def _make_room(self) -> None:
         """Spend the reserve and end the run at work; where there is no reserve left, end all and drop their figures."""
         held = sorted(self.held - self._without_room)
         if self._reserve.spend():
-            victims = [self.active] if self.active in held else held[:1]
+            victims = [run for run in self.active if run in held] or held[:1]
             self._pending += [ended_as(run, RunState.FAILED, DISK_FULL) for run in victims]
         else:
             victims = held

@@ -13,7 +13,9 @@ import time
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from peft_core.records import Offer
 from peft_core.runs.job import DEFAULT_TRAINER, Job, Report, perform
+from peft_core.runs.machine import usable_cores
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,12 @@ class Worker(Protocol):
 class Executor(Protocol):
     """Starts workers."""
 
-    def warm(self) -> None:
-        """Make ready, in the background, what lets the next job start at once."""
+    def warm(self, spares: int = 1) -> None:
+        """Make ready, in the background, what lets the next workers start at once: so many, where that is of use."""
+        ...
+
+    def offer(self, several: bool) -> Offer:
+        """What a comparison that starts now may use. several: it is long enough for more than one worker."""
         ...
 
     def start(self, job: Job) -> Worker: ...
@@ -129,13 +135,16 @@ class ThreadWorker:
 
 
 class ThreadExecutor:
-    """Trains in threads of this process."""
+    """Trains in threads of this process, with one worker a comparison: torch's number of threads is the process's."""
 
     def __init__(self, trainer: str = DEFAULT_TRAINER) -> None:
         self._trainer = trainer
 
-    def warm(self) -> None:
+    def warm(self, spares: int = 1) -> None:
         """Nothing waits: the process is warm."""
+
+    def offer(self, several: bool) -> Offer:
+        return Offer(workers=1, cores=usable_cores(), own_threads=False)
 
     def start(self, job: Job) -> Worker:
         return ThreadWorker(job, self._trainer)

@@ -2,7 +2,8 @@
 
 Reports are strict JSON objects, the same over a pipe and between threads: `{"event": record}`, `{"notice": facts}`,
 `{"error": sentence}` where training as a whole failed, and from a process `{"beat": true}` every second. Notices carry
-facts as keys of `ComparisonRow`, those of one run with `run`, and `active`: the run that training turns to.
+facts as keys of `ComparisonRow`, those of one run with `run`, and `active`: the run that training turns to, or the
+list of those that advance together.
 
 A trainer is a function written `package.module:function` with the signature of `peft_core.training.train_comparison`.
 Its module may define `check(spec)`, which refuses what cannot run, and `warm()`, which imports ahead what it needs.
@@ -19,7 +20,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from peft_core.records import ComparisonSpec, Event, Frozen, InputError, RunFailure, RunSpec, run_specs
+from peft_core.records import ComparisonSpec, Event, Frozen, InputError, Offer, Plan, RunFailure, RunSpec, run_specs
 
 log = logging.getLogger(__name__)
 DEFAULT_TRAINER = "peft_core.training:train_comparison"
@@ -31,13 +32,21 @@ Send = Callable[[Report], None]
 
 
 class Job(Frozen):
-    """Runs of one comparison that a worker trains. folder: the comparison's own."""
+    """Runs of one comparison that a worker trains. folder: the comparison's own.
+
+    plan: as it is recorded, and then `runs` are of the share of that number. None: the worker chooses one for all of
+    the comparison, reports it, and trains the first share. offer: what it may choose from; without it and without a
+    plan the worker is the only one.
+    """
 
     comparison: str
     spec: ComparisonSpec
     runs: tuple[str, ...]
     folder: Path
     resume: bool
+    plan: Plan | None = None
+    share: int = 0
+    offer: Offer | None = None
 
     def run_specs(self) -> list[RunSpec]:
         return [run for run in run_specs(self.comparison, self.spec) if run.run in self.runs]
@@ -76,6 +85,7 @@ def perform(job: Job, trainer: str, send: Send, stop: Callable[[str], bool]) -> 
             notice=lambda facts: send({"notice": strict(facts)}),
             stop=stop,
             resume=job.resume,
+            **({"plan": job.plan, "share": job.share, "offer": job.offer} if job.plan or job.offer else {}),
         )
     except Exception as error:  # the outermost guard: it becomes the failed run's reason
         log.exception("training %s failed", job.comparison)

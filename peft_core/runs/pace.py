@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 from peft_core.records import View
@@ -12,17 +13,19 @@ FIRST_STEPS = 5
 
 
 class Pace:
-    """Counts the steps of all runs that one worker trains, against a clock that nobody sets."""
+    """Counts the steps of all runs, whichever worker trains them, against a clock that nobody sets."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._steps = 0
         self._since = 0.0
 
     def step(self) -> None:
         """A step was made."""
-        self._steps += 1
-        if self._steps == FIRST_STEPS:
-            self._since = time.monotonic()
+        with self._lock:
+            self._steps += 1
+            if self._steps == FIRST_STEPS:
+                self._since = time.monotonic()
 
     def seconds_left(self, view: View) -> float | None:
         """From the steps that are still to do; None where that is not known."""

@@ -1,4 +1,4 @@
-"""The default executor: every job in a process of its own, and a spare one that has imported everything waits."""
+"""The default executor: every job in a process of its own, and spare ones that have imported everything wait."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import peft_core
+from peft_core.records import Offer
 from peft_core.runs.executors import Ending, Inbox, Worker
 from peft_core.runs.job import DEFAULT_TRAINER, OUT_OF_MEMORY, Job
 from peft_core.runs.machine import oom_kills, usable_cores
@@ -25,6 +26,10 @@ FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """Signals by which a person or the system ends a process; others come from a crash."""
 SPARE_PATIENCE = 20.0
 """Least seconds between two spare workers that are started: one that cannot start must not be started in a loop."""
+MOST_SPARES = 2
+"""Spare workers that wait: one for a comparison's first worker, one for its second."""
+SPARE_START, COLD_START = 0.7, 4.0
+"""Seconds until another worker trains: one that has waited loads the model, one that is started imports torch first."""
 _PASSED = {
     *(
         "PATH",
@@ -65,18 +70,18 @@ def worker_environment(environment: Mapping[str, str], threads: int) -> dict[str
 
 
 class ProcessWorker:
-    """A process that is or becomes a job's worker. log_file: where it writes until it has a job."""
+    """A process that is or becomes a job's worker. early_log: where it writes until it has a job."""
 
-    def __init__(self, trainer: str, threads: int, folder: Path, oom_count: Callable[[], int]) -> None:
+    def __init__(self, trainer: str, threads: int, early_log: Path, oom_count: Callable[[], int]) -> None:
         self.inbox = Inbox()
         self.started = time.monotonic()
         self._oom_count, self._oom_before = oom_count, oom_count()
-        self._early_log = self._log_file = folder / "spare.log"
+        self.early_log = self._log_file = early_log
         self._log_from = 0
         self._error, self._killed = "", False
         self._ended: Ending | None = None
         self._writing = threading.Lock()
-        with self._early_log.open("wb") as errors:
+        with self.early_log.open("wb") as errors:
             self.process: subprocess.Popen[bytes] = subprocess.Popen(
                 [sys.executable, "-P", "-m", "peft_core.runs.worker", "--trainer", trainer],
                 stdin=subprocess.PIPE,
@@ -134,7 +139,7 @@ class ProcessWorker:
         return Ending("failed", f"the worker crashed ({how}): {last}" if last else f"the worker crashed ({how})")
 
     def _last_log_line(self) -> str:
-        return _last_line(self._log_file, self._log_from) or _last_line(self._early_log, 0)
+        return _last_line(self._log_file, self._log_from) or _last_line(self.early_log, 0)
 
     def _kill_group(self) -> None:
         with suppress(ProcessLookupError, PermissionError):
@@ -160,7 +165,13 @@ class ProcessWorker:
 
 
 class ProcessExecutor:
-    """Trains in processes. folder: for the log of the spare worker. threads: of each worker; default: the cores."""
+    """Trains in processes.
+
+    Args:
+        folder: for the logs of spare workers.
+        threads: the most of each worker; default: the cores.
+        workers: that one comparison may have at work at once; default: one a thread.
+    """
 
     def __init__(
         self,
@@ -168,29 +179,44 @@ class ProcessExecutor:
         trainer: str = DEFAULT_TRAINER,
         *,
         threads: int | None = None,
+        workers: int | None = None,
         oom_count: Callable[[], int] = oom_kills,
     ) -> None:
         self._folder, self._trainer, self._oom_count = folder, trainer, oom_count
         self._threads = threads or usable_cores()
+        self._workers = workers or self._threads
         self._lock = threading.Lock()
-        self._spare: ProcessWorker | None = None
+        self._spares: list[ProcessWorker] = []
         self._next_spare = 0.0
         self._working: list[ProcessWorker] = []
 
-    def warm(self) -> None:
+    def warm(self, spares: int = 1) -> None:
         with self._lock:
-            if self._spare is not None and self._spare.ended() is not None:
-                log.warning("the spare worker ended; see %s", self._folder / "spare.log")
-                self._spare = None
-            if self._spare is None and time.monotonic() >= self._next_spare:
+            if any(spare.ended() is not None for spare in self._spares):
+                log.warning("a spare worker ended; see %s", self._folder / "spare.log")
+                self._spares = [spare for spare in self._spares if spare.ended() is None]
+            lacking = min(spares, self._workers, MOST_SPARES) - len(self._spares)
+            if lacking > 0 and time.monotonic() >= self._next_spare:
                 self._next_spare = time.monotonic() + SPARE_PATIENCE
-                self._spare = self._new()
+                for _ in range(lacking):
+                    self._spares.append(self._new())
+
+    def offer(self, several: bool) -> Offer:
+        """Where no spare worker waits, that for a second share is started already: both import at the same time."""
+        if not several or self._workers == 1:
+            return Offer(workers=1, cores=self._threads)
+        with self._lock:
+            waiting = len([spare for spare in self._spares if spare.ended() is None])
+        if not waiting:
+            self.warm(MOST_SPARES)
+        seconds = COLD_START if waiting == 1 else SPARE_START
+        return Offer(workers=self._workers, cores=self._threads, start_seconds=seconds)
 
     def start(self, job: Job) -> Worker:
         with self._lock:
-            worker, self._spare = self._spare, None
-            if worker is None or worker.ended() is not None:
-                worker = self._new()
+            spares = [spare for spare in self._spares if spare.ended() is None]
+            worker = spares.pop(0) if spares else self._new()
+            self._spares = spares
             self._next_spare = 0.0
             self._working = [*(other for other in self._working if other.process.poll() is None), worker]
         worker.begin(job)
@@ -198,20 +224,23 @@ class ProcessExecutor:
 
     def processes(self) -> list[int]:
         with self._lock:
-            workers = [*self._working, *([self._spare] if self._spare else [])]
+            workers = [*self._working, *self._spares]
             return [worker.process.pid for worker in workers if worker.process.poll() is None]
 
     def close(self) -> None:
         with self._lock:
-            spare, self._spare = self._spare, None
+            spares, self._spares = self._spares, []
             self._next_spare = float("inf")
-        if spare is not None:
+        for spare in spares:
             spare.kill()
+        for spare in spares:
             spare.process.wait(timeout=5.0)
             spare.ended()
 
     def _new(self) -> ProcessWorker:
-        return ProcessWorker(self._trainer, self._threads, self._folder, self._oom_count)
+        taken = {spare.early_log.name for spare in self._spares}
+        name = next(name for name in ("spare.log", "spare-2.log", "spare-3.log") if name not in taken)
+        return ProcessWorker(self._trainer, self._threads, self._folder / name, self._oom_count)
 
 
 def _last_line(file: Path, start: int) -> str:

@@ -30,6 +30,8 @@ RECOVER_SECONDS = 2.0
 """How often comparisons are looked for whose owner is gone."""
 RELEASE_SECONDS = 2.0
 """How long a request to resume waits for a worker that is letting go of its runs."""
+SPARES = 2
+"""Workers that are made ready while nothing trains: a comparison may start with two."""
 CLOSE_SECONDS = 1.5
 """Time that is left for the threads to end after their workers have had `Limits.stop` seconds."""
 
@@ -164,7 +166,7 @@ class Scheduler:
                 self._board.refresh(comparison_id)
             youngest = max((conductor.started for conductor, _ in self._at_work.values()), default=None)
         if not self._closing and (youngest is None or time.monotonic() - youngest > self._limits.spare):
-            self._executor.warm()
+            self._executor.warm(1 if youngest is not None else SPARES)
 
     def _start(self, job: Job) -> None:
         conductor = Conductor(job, self._store, self._board, self._executor, self._reserve, self._limits)
@@ -202,7 +204,7 @@ class Scheduler:
         try:
             job.folder.mkdir(parents=True, exist_ok=True)
             conductor = self._at_work[comparison_id][0]
-            while not self._closing and not self._leave(comparison_id):
+            while not self._leave(comparison_id) and not self._closing:
                 conductor.work()
         except Exception as error:  # the outermost guard: it becomes the reason of the failure
             log.exception("the comparison %s cannot go on", comparison_id)

@@ -25,6 +25,7 @@ from peft_core.runs.errors import DiskFull, Refused
 from peft_core.runs.executors import Executor, ThreadExecutor
 from peft_core.runs.learned import with_learned_ranks
 from peft_core.runs.limits import Limits
+from peft_core.runs.machine import usable_cores
 from peft_core.runs.owners import Ownership
 from peft_core.runs.process import ProcessExecutor
 from peft_core.runs.rows import RESUMABLE
@@ -69,7 +70,7 @@ class Supervisor:
             self._ownership.close()
             raise
         self._board = Board(self._store)
-        self._executor = self._choose(executor)
+        self._executor = self._choose(executor, concurrency)
         self._scheduler = Scheduler(
             self.home,
             self._store,
@@ -81,9 +82,9 @@ class Supervisor:
             max_queue=max_queue,
         )
 
-    def _choose(self, executor: Literal["process", "thread"] | Executor) -> Executor:
+    def _choose(self, executor: Literal["process", "thread"] | Executor, concurrency: int) -> Executor:
         if executor == "process":
-            return ProcessExecutor(self.home, self._trainer)
+            return ProcessExecutor(self.home, self._trainer, workers=max(1, usable_cores() // max(1, concurrency)))
         if executor == "thread":
             return ThreadExecutor(self._trainer)
         if isinstance(executor, str):

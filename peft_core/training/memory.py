@@ -8,8 +8,9 @@ every trained value its gradient and AdamW's two moments. Temporary results of s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -116,27 +117,70 @@ def _control_group() -> int | None:
     return None if limit == "max" else max(0, int(limit) - int(used))
 
 
-def require_memory(runs: Sequence[Run], training: TrainingConfig) -> dict[str, int | None]:
+@dataclass(frozen=True)
+class Needs:
+    """Bytes that runs will need. rows: at once. each: of every run, (whatever the rows, for each row)."""
+
+    backbone: int
+    states: dict[str, int]
+    each: dict[str, tuple[int, int]]
+    rows: int
+    available: int | None
+
+    def activations(self, runs: Collection[str], groups: Sequence[Sequence[str]] = ()) -> int:
+        """The most that is kept at once while these runs take turns; those of a group advance together."""
+        together = [[run for run in group if run in runs] for group in groups]
+        alone = [[run] for run in runs if not any(run in group for group in together)]
+        return max((sum(self._kept(run) for run in unit) for unit in [*together, *alone]), default=0)
+
+    def beside_model(self, runs: Collection[str], groups: Sequence[Sequence[str]] = ()) -> int:
+        """All that a worker with these runs needs but the backbone."""
+        return sum(self.states[run] for run in runs) + self.activations(runs, groups)
+
+    def _kept(self, run: str) -> int:
+        fixed, each = self.each[run]
+        return fixed + self.rows * each
+
+
+def memory_needs(runs: Sequence[Run], training: TrainingConfig) -> Needs:
+    """What runs will need, from a look at one and two rows of each."""
+    backbone = runs[0].attached.backbone
+    return Needs(
+        backbone=sum(parameter.nbytes for parameter in backbone.model.parameters()),
+        states={run.spec.run: state_bytes([run]) for run in runs},
+        each={run.spec.run: row_bytes(run) for run in runs},
+        rows=-(-training.batch_size // training.accumulation),
+        available=available_bytes(runs[0].attached.device),
+    )
+
+
+def require_memory(
+    runs: Sequence[Run], training: TrainingConfig, groups: Sequence[Sequence[str]] = (), needs: Needs | None = None
+) -> dict[str, int | None]:
     """Refuses a comparison that will not fit.
 
+    Args:
+        groups: ids of the runs that advance together. needs: where they are known already.
+
     Returns:
-        the estimate in bytes: `backbone`, `states`, `activations` (of the largest run) and `available` (None: unknown).
+        the estimate in bytes: `backbone`, `states`, `activations` (of the largest run or group) and `available`
+        (None: unknown).
 
     Raises:
         InputError: field training.batch_size, with a batch size that would fit.
     """
-    device, backbone = runs[0].attached.device, runs[0].attached.backbone
-    rows = -(-training.batch_size // training.accumulation)
-    measured = [row_bytes(run) for run in runs]
-    states, free = state_bytes(runs), available_bytes(device)
-    activations = max(fixed + rows * each for fixed, each in measured)
+    needs = needs or memory_needs(runs, training)
+    own = [run.spec.run for run in runs]
+    states, free, activations = sum(needs.states[run] for run in own), needs.available, needs.activations(own, groups)
     if free is not None and states + activations > free:
-        fitting = min((free - states - fixed) // max(1, each) for fixed, each in measured)
+        largest = max(map(len, groups), default=1)
+        fitting = min((free - states - fixed) // max(1, each) for fixed, each in (needs.each[run] for run in own))
         raise InputError(
-            "training.batch_size", training.batch_size, _refusal(states + activations, free, fitting, training)
+            "training.batch_size",
+            training.batch_size,
+            _refusal(states + activations, free, fitting // largest, training),
         )
-    loaded = sum(parameter.nbytes for parameter in backbone.model.parameters())
-    return {"backbone": loaded, "states": states, "activations": activations, "available": free}
+    return {"backbone": needs.backbone, "states": states, "activations": activations, "available": free}
 
 
 def _refusal(needed: int, free: int, fitting: int, training: TrainingConfig) -> str:

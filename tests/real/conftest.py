@@ -55,7 +55,7 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict
     """Trains a comparison in this process, on one thread; gives by label its evaluation losses and its result."""
     from peft_core.training import check, train_comparison
 
-    monkeypatch.setattr("peft_core.training.cohort.threads_for", lambda parameters: 1)
+    monkeypatch.setattr("peft_core.training.plan.threads_for", lambda parameters, cores=None: 1)
 
     def trained(**values: Any) -> dict[str, dict[str, Any]]:
         spec = ComparisonSpec(seeds=(0,), **values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import json
 import math
 import os
 import signal
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import time
 
-from peft_core.records import EvalRecord, InputError, RunResult, RunState, StateRecord, StepRecord
+from peft_core.records import EvalRecord, InputError, Plan, RunResult, RunState, StateRecord, StepRecord
 
 TRAINER = "tests.runs.stand_in:train_comparison"
 
@@ -25,13 +26,23 @@ def loss(seed, step):
     return math.cos(seed + step / 7)
 
 
-def train_comparison(spec, runs, *, folder, emit, notice, stop, resume):
+def dealt(runs, workers):
+    """A plan with the runs dealt in turn."""
+    shares = tuple(tuple(run.run for run in runs[number::workers]) for number in range(workers))
+    return Plan(workers=workers, shares=shares, chosen="given", why="as the test has it")
+
+
+def train_comparison(spec, runs, *, folder, emit, notice, stop, resume, plan=None, share=0, offer=None):
     options, total = spec.task_options, spec.training.total_steps(0)
     print("a stray line on standard output")
     if options.get("fault") == "load":
         raise OSError("the weights cannot be read")
     time.sleep(options.get("load_seconds", 0))
-    notice({"plan": {"execution": "apart", "process": os.getpid()}})
+    if plan is None:
+        plan = dealt(runs, min(options.get("workers", 1), len(runs)))
+        notice({"plan": plan.model_dump(mode="json")})
+        runs = [run for run in runs if plan.share_of(run.run) == 0]
+    assert {plan.share_of(run.run) for run in runs} == {share}
     notice({"environment": dict(os.environ) if options.get("show_environment") else {"heat": float("nan")}})
     notice({"metric": "accuracy", "baseline_score": 0.5})
     at = {}
@@ -40,6 +51,7 @@ def train_comparison(spec, runs, *, folder, emit, notice, stop, resume):
         place = folder / run.run / "at"
         at[run.run] = int(place.read_text()) if resume and place.exists() else 0
         place.parent.mkdir(exist_ok=True)
+        (folder / run.run / "process").write_text(f"{os.getpid()} {json.dumps(offer and offer.model_dump())}")
         emit(StateRecord(run=run.run, step=at[run.run], state=RunState.RUNNING))
     while at:
         for run in [run for run in runs if run.run in at]:

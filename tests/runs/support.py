@@ -60,6 +60,12 @@ def reached(supervisor: Supervisor, comparison_id: str, step: int, timeout: floa
     until(lambda: all(run.step >= step or run.state.ended for run in supervisor.view(comparison_id).runs), timeout)
 
 
-def worker_of(supervisor: Supervisor, comparison_id: str) -> psutil.Process:
-    """The process that trains a comparison."""
-    return psutil.Process(supervisor.view(comparison_id).comparison.plan["process"])
+def pid_of_worker(supervisor: Supervisor, comparison_id: str, number: int = 0) -> int:
+    """The process that trains, or has trained, a comparison's run of this number."""
+    file = supervisor.folder(supervisor.view(comparison_id).runs[number].run) / "process"
+    return int(file.read_text().split()[0])
+
+
+def worker_of(supervisor: Supervisor, comparison_id: str, number: int = 0) -> psutil.Process:
+    """The process that trains a comparison's run of this number."""
+    return psutil.Process(pid_of_worker(supervisor, comparison_id, number))

@@ -187,3 +187,6 @@ def test_closing_interrupts_what_is_unfinished(executor, tmp_path):
     with supervise(tmp_path, executor) as supervisor:
         assert states(supervisor.view(first)) == states(supervisor.view(second)) == [RunState.INTERRUPTED] * 2
         assert supervisor.view(first).comparison.state is RunState.INTERRUPTED
+        supervisor.resume(first)
+        before = supervisor.view(first).runs[0].step
+        until(lambda: supervisor.view(first).runs[0].step > before, 10)

@@ -62,20 +62,21 @@ def test_what_a_worker_started_ends_with_it(tmp_path):
 
 def test_the_spare_worker_is_used_and_replaced(tmp_path):
     with supervise(tmp_path) as supervisor:
-        until(lambda: len(supervisor.processes()) == 1)
-        (spare,) = supervisor.processes()
+        until(lambda: len(supervisor.processes()) >= 1)
+        spares = supervisor.processes()
         comparison_id = supervisor.submit(comparison(steps=300))
         reached(supervisor, comparison_id, 2)
-        assert worker_of(supervisor, comparison_id).pid == spare
+        assert worker_of(supervisor, comparison_id).pid in spares
         until(lambda: len(supervisor.processes()) == 2)
 
 
 def test_a_spare_worker_that_died_is_not_used(tmp_path):
     with supervise(tmp_path) as supervisor:
-        until(lambda: len(supervisor.processes()) == 1)
-        (spare,) = supervisor.processes()
-        os.kill(spare, signal.SIGKILL)
-        until(lambda: spare not in supervisor.processes())
+        until(lambda: len(supervisor.processes()) >= 1)
+        spares = supervisor.processes()
+        for spare in spares:
+            os.kill(spare, signal.SIGKILL)
+        until(lambda: not set(spares) & set(supervisor.processes()))
         comparison_id = supervisor.submit(comparison())
         assert supervisor.wait(comparison_id, 15)
         assert states(supervisor.view(comparison_id)) == [RunState.FINISHED] * 2

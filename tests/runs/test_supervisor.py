@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from peft_core.records import InputError, RunState
+from peft_core.records import InputError, Offer, RunState
 from peft_core.runs import DiskFull, Limits, QueueFull, Refused, board
 from peft_core.runs.machine import oom_kills, usable_cores
 from peft_core.runs.scheduler import CLOSE_SECONDS
@@ -123,8 +123,11 @@ def test_a_worker_that_cannot_be_started_is_the_reason_of_the_failure(tmp_path):
         def start(self, job):
             raise OSError("no more processes")
 
-        def warm(self):
+        def warm(self, spares=1):
             """Nothing to make ready."""
+
+        def offer(self, several):
+            return Offer()
 
         close = warm
 
