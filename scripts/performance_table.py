@@ -152,7 +152,8 @@ def section(documents: Mapping[str, Document]) -> str:
             continue
         part = make(documents[name])
         faster += part.faster
-        lines += [f"**{part.title}.** {_measured_on(documents[name]['environment'])}", ""]
+        source = f"[From its file](assets/benchmarks/{name}.json)"
+        lines += [f"**{part.title}.** {source}, {_measured_on(documents[name]['environment'])}", ""]
         columns = [0, 1, *(n for n in (2, 3) if any(line[n] is not None for line in part.lines))]
         lines += [f"| {' | '.join(HEAD[n] for n in columns)} |", f"|{'---|' * len(columns)}"]
         for line in part.lines:
@@ -178,7 +179,7 @@ def _measured_on(where: Document) -> str:
     names = ("torch", "transformers", "peft", "triton")
     versions = ", ".join(f"{name} {where['versions'][name]}" for name in names if name in where["versions"])
     threads = f", {where['threads']} of {where['cores']} cores" if where["device"] == "cpu" else ""
-    return f"On {where['device_name']}{threads}; {versions}."
+    return f"on {where['device_name']}{threads}; {versions}."
 
 
 def read(folder: Path) -> dict[str, Document]:

@@ -70,7 +70,7 @@ def test_every_file_has_its_lines_with_machine_and_versions():
         "| vit-b16, 8 runs: in lockstep | 321.0 steps/s | 6.000 |",
     ):
         assert line in text.splitlines(), line
-    assert text.count("On A Machine, 1 of 2 cores; torch 9.8, transformers 7.6, peft 5.4.") == len(PARTS)
+    assert text.count("on A Machine, 1 of 2 cores; torch 9.8, transformers 7.6, peft 5.4.") == len(PARTS)
     assert "Not measured" not in text and "training step" not in text
 
 

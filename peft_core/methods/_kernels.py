@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from peft_core.methods._choice import Fastest
 from peft_core.methods._masks import _SIGN, MaskedCopies, WeightTransform, hash_counters, kept_count
@@ -136,31 +137,51 @@ def masked_products(
 
 
 def fastest_products(
-    x: Tensor, a: Tensor, b: Tensor, keys_a: Tensor | None, keys_b: Tensor | None, usual: Products
+    x: Tensor,
+    a: Tensor,
+    b: Tensor,
+    keys: tuple[Tensor, Tensor] | None,
+    gate: Tensor | None,
+    usual: Products,
+    finish: Callable[[Tensor, Tensor], Tensor],
 ) -> Tensor:
-    """`masked_products` or `usual(x, a, b)`, whichever is faster for this shape and dtype, forward and backward.
+    """`usual(x, a, b)`, or `finish(x, masked_products(...))` where that is faster for this shape and dtype.
 
-    `usual` wherever no kernel can run: without CUDA, without Triton, for masks that keys do not tell, and while a graph
-    is captured whose shape was not measured before.
+    Measured forward and backward. `usual` wherever no kernel can run or none should: without CUDA, without Triton, for
+    masks that keys do not tell, without gradients, where products are counted, and while a graph is captured whose
+    shape was not measured before.
     """
-    if not x.is_cuda or keys_a is None or keys_b is None or not triton_installed():
+    if keys is None or not _may_choose(x) or not torch.is_grad_enabled():
         return usual(x, a, b)
-    key = f"products {_power(x.numel() // x.shape[-1])} {tuple(a.shape)} {tuple(b.shape)} {len(keys_a)} {_dtype(x)}"
+    below = "with input gradient" if x.requires_grad else "without input gradient"
+    tokens, shapes = _power(x.numel() // x.shape[-1]), f"{tuple(a.shape)} {tuple(b.shape)} {len(keys[0])}"
+    key = f"products {tokens} {shapes} {_dtype(x)} {below}"
 
     def kernels(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
-        return masked_products(x, a, b, keys_a, keys_b)
+        return finish(x, masked_products(x, a, b, *keys, gate))
 
     return kernels(x, a, b) if _kernel_wins(key, kernels, usual, (x, a, b)) else usual(x, a, b)
 
 
 def fastest_sum(left: Tensor, right: Tensor, uses: Uses, twin: Callable[[Tensor, Tensor, Uses], Tensor]) -> Tensor:
     """Sum of |(left right) * sum over uses of delta^T x|: the kernel's or the twin's, whichever is faster."""
-    if not left.is_cuda or not uses or not triton_installed() or torch.cuda.is_current_stream_capturing():
+    if not uses or not _may_choose(left):
         return twin(left, right, uses)
     tokens = sum(x.numel() // x.shape[-1] for x, _ in uses)
     key = f"sum {_power(tokens)} {tuple(left.shape)} {tuple(right.shape)} {_dtype(uses[0][0])}"
     ways = {"kernel": lambda: sensitivity_kernel(left, right, uses), "twin": lambda: twin(left, right, uses)}
+    if key not in fastest.choices() and _capturing():
+        return ways["twin"]()
     return ways[fastest.pick(key, ways)]()
+
+
+def _may_choose(x: Tensor) -> bool:
+    """Whether a kernel can run on this tensor; not where a mode looks on that would not see its products."""
+    return x.is_cuda and triton_installed() and not is_in_torch_dispatch_mode(include_infra_modes=False)
+
+
+def _capturing() -> bool:
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
 def sensitivity_kernel(left: Tensor, right: Tensor, uses: Uses) -> Tensor:
@@ -176,16 +197,16 @@ def sensitivity_kernel(left: Tensor, right: Tensor, uses: Uses) -> Tensor:
 
 def _kernel_wins(key: str, kernels: Products, usual: Products, given: tuple[Tensor, Tensor, Tensor]) -> bool:
     """Whether the kernels are faster; measured on copies, so that no gradient of the run is touched."""
-    known = fastest.choices().get(key)
-    if known is None and torch.cuda.is_current_stream_capturing():
+    if key not in fastest.choices() and _capturing():
         return False
 
     def passes(products: Products) -> Callable[[], object]:
         def both() -> object:
             with torch.enable_grad():
-                leaves = [value.detach().requires_grad_() for value in given]
+                leaves = [value.detach().requires_grad_(value.requires_grad) for value in given]
                 answer = products(*leaves)
-                return torch.autograd.grad(answer, leaves, torch.ones_like(answer))
+                wanted = [leaf for leaf in leaves if leaf.requires_grad]
+                return torch.autograd.grad(answer, wanted, torch.ones_like(answer)) if wanted else answer
 
         return both
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from peft_core.methods._fold_products import Pair
+from peft_core.methods._kernels import fastest_products, keys_of
 from peft_core.methods._masks import WeightTransform, fixed_masks, stream, uniform
 from peft_core.methods._product import FrozenMap, Way, cheapest_way, low_rank_product
 
@@ -88,6 +90,7 @@ class LowRank(nn.Module):
         self.mask_A, self.mask_B = a, b
         self.scale, self.dropout = scale, dropout
         self.way: Way | None = None
+        self._keys: dict[torch.device, tuple[Tensor, Tensor] | None] = {}
 
     def right(self) -> Tensor:
         """(d r, in): the masked copies of A, one below the other, gated."""
@@ -132,10 +135,28 @@ class LowRank(nn.Module):
         masks_a, masks_b = fixed_masks(self.mask_A), fixed_masks(self.mask_B)
         drops = self.training and self.dropout.probability
         if masks_a is not None and masks_b is not None and not drops:
-            return low_rank_product(x, self.A, self.B, self.gate, masks_a, masks_b, self.scale, frozen, self.way)
+
+            def usual(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+                return low_rank_product(x, a, b, self.gate, masks_a, masks_b, self.scale, frozen, self.way)
+
+            if self.way is None and x.is_cuda:
+                finish = partial(self._finished, frozen)
+                return fastest_products(x, self.A, self.B, self._keys_on(x.device), self.gate, usual, finish)
+            return usual(x, self.A, self.B)
         y = self._dropped(x) if drops and self.mask_A.copies > 1 else self._product(self.dropout(x))
+        return self._finished(frozen, x, y)
+
+    def _finished(self, frozen: FrozenMap | None, x: Tensor, y: Tensor) -> Tensor:
+        """y scaled, and the frozen map's output added."""
         y = y if self.scale == 1 else y * self.scale
         return y if frozen is None else frozen(x) + y
+
+    def _keys_on(self, device: torch.device) -> tuple[Tensor, Tensor] | None:
+        """What tells the masks of both factors (`_kernels.keys_of`), made at first use; None where nothing does."""
+        if device not in self._keys:
+            a, b = keys_of(self.mask_A), keys_of(self.mask_B)
+            self._keys[device] = None if a is None or b is None else (a.to(device), b.to(device))
+        return self._keys[device]
 
     def way_at(self, tokens: int, needs_input: bool, merges: bool) -> Way | None:
         """How a training step executes the products over so many tokens; None where it has no choice."""

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
+from torch.utils.flop_counter import FlopCounterMode
 
-from peft_core.methods import get_method, resolve
+from peft_core.methods import _kernels, get_method, resolve
 from peft_core.methods._choice import Fastest
 from peft_core.methods._kernels import (
     branch_keys,
@@ -108,9 +110,56 @@ def test_the_twin_is_what_the_module_computes():
 def test_without_a_device_the_usual_way_is_taken():
     keys = branch_keys((4, 8), 0.5, [1, 2])
     a, b, x = torch.ones(4, 8), torch.ones(8, 4), torch.ones(3, 8)
-    answer = fastest_products(x, a, b, keys, keys, lambda x, a, b: F.linear(F.linear(x, a), b) + 1)
-    assert torch.equal(answer, torch.full((3, 8), 33.0))
+    usual = lambda x, a, b: F.linear(F.linear(x, a), b)  # noqa: E731
+    answer = fastest_products(x, a, b, (keys, keys), None, usual, lambda x, update: update * torch.nan)
+    assert torch.equal(answer, torch.full((3, 8), 32.0))
     assert float(fastest_sum(b, a, [(x, x)], lambda left, right, uses: left.sum() + len(uses))) == 33
+
+
+@pytest.fixture
+def on_a_device(monkeypatch):
+    """As if there were a device on which kernels win; a kernel leaves its name."""
+    taken = []
+
+    def kernels(x, a, b, keys_a, keys_b, gate=None):
+        taken.append("kernel")
+        hidden = masked_product_twin(x, a, keys_a, "right")
+        return masked_product_twin(hidden if gate is None else hidden * gate.repeat(len(keys_a)), b, keys_b, "left")
+
+    monkeypatch.setattr(_kernels, "_may_choose", lambda x: not is_in_torch_dispatch_mode())
+    monkeypatch.setattr(_kernels, "masked_products", kernels)
+    monkeypatch.setattr(_kernels, "fastest", Fastest(lambda work: -len(taken) if work() else 0))
+    return taken
+
+
+def device_products(x, module, usual):
+    keys = module._keys_on(x.device)
+    finish = lambda x, update: module._finished(None, x, update)  # noqa: E731
+    return fastest_products(x, module.A, module.B, keys, module.gate, usual, finish)
+
+
+@pytest.mark.parametrize("method", ["capaboost_lora:rank=4,d=3", "sora:rank=4,boost.d=2"])
+def test_where_a_kernel_wins_it_computes_what_the_module_does(on_a_device, method):
+    spec = MethodSpec.parse(method)
+    attached = get_method(spec.id).attach(miniature("roberta"), resolve(spec), torch.Generator().manual_seed(1))
+    module = attached.modules["layer.0.q"]
+    torch.nn.init.normal_(module.B, generator=torch.Generator().manual_seed(2))
+    x = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(3))
+    usual = lambda x, a, b: module(x) if a is module.A else F.linear(F.linear(x, a), b)  # noqa: E731
+    answer = device_products(x, module, usual)
+    measured = len(on_a_device)
+    assert measured and list(_kernels.fastest.choices().values()) == ["kernel"]
+    torch.testing.assert_close(answer, module(x))
+    gradients = torch.autograd.grad(answer.square().sum(), module.A)
+    expected = torch.autograd.grad(module(x).square().sum(), module.A)
+    torch.testing.assert_close(gradients, expected, rtol=1e-5, atol=1e-4)
+    device_products(x, module, usual)
+    assert len(on_a_device) == measured + 1
+    with torch.no_grad():
+        device_products(x, module, usual)
+    with FlopCounterMode(display=False) as counter:
+        device_products(x, module, usual)
+    assert len(on_a_device) == measured + 1 and counter.get_total_flops() > 0
 
 
 class TestChoice:
