@@ -120,7 +120,8 @@ class Run:
 
     def _build_optimizer(self) -> None:
         self.parameters: dict[str, nn.Parameter] = self.attached.trainable()
-        self.optimizer = make_optimizer(self.parameters, self.weight_decay, self.attached.groups)
+        grows = self.attached.load_extra_state is not None
+        self.optimizer = make_optimizer(self.parameters, self.weight_decay, self.attached.groups, grows)
 
     def take_up_growth(self) -> None:
         """Lets parameters that the method has added or dropped in this step train, or rest, from the next one on."""
