@@ -60,6 +60,7 @@ class _Block:
         self.gradient: Tensor | None = None
         self.steps: int | None = 0
         self._gathered: list[Tensor] = []
+        self._padded: dict[nn.Parameter, tuple[Tensor, Tensor, tuple[Tensor, Tensor]]] = {}
 
     def _flat(self, tensors: Sequence[Tensor]) -> Tensor:
         """The tensors behind each other, each filled up with zeros; one new tensor."""
@@ -93,6 +94,20 @@ class _Block:
         for member, view in zip(self.members, self._gathered, strict=True):
             member.grad = view
         return self.gradient
+
+    def padded(self, member: nn.Parameter) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+        """A member's value, gradient and moments by themselves, each with its filling: flat."""
+        if not self._padded:
+            sizes = [one.numel() + len(pad) for one, pad in zip(self.members, self._pads, strict=True)]
+            assert self.moments is not None
+            parts = zip(*(flat.split(sizes) for flat in (self.values, *self.moments)), strict=True)
+            self._padded = {
+                one: (value, pad, (first, second))
+                for one, pad, (value, first, second) in zip(self.members, self._pads, parts, strict=True)
+            }
+        value, pad, moments = self._padded[member]
+        assert member.grad is not None
+        return value, torch.cat([member.grad.reshape(-1), pad]), moments
 
     def release(self) -> None:
         self.gradient, self._gathered = None, []
@@ -254,11 +269,16 @@ class FlatAdamW(torch.optim.Optimizer):
             if sum(len(block.members) for block in together) == len(group["params"]):
                 continue
             for parameter in group["params"]:
-                if parameter.grad is not None and self._home.get(parameter) not in together:
+                home = self._home.get(parameter)
+                if parameter.grad is not None and home not in together:
                     self._part(parameter)
                     self._steps[parameter] = self.steps_of(parameter) + 1
                     into = updates.setdefault((*settings, parameter.device, parameter.dtype), _Updates())
-                    into.add(parameter, parameter.grad, self._moments(parameter), self._steps[parameter])
+                    moments = self._moments(parameter)
+                    value, gradient = parameter.detach(), parameter.grad
+                    if home is not None:
+                        value, gradient, moments = home.padded(parameter)
+                    into.add(value, gradient, moments, self._steps[parameter])
 
     def _advance(self, block: _Block) -> bool:
         """Counts a step of all members, if they take it together; gives them their state in the first one."""
