@@ -183,9 +183,10 @@ def _add_bench(commands: argparse._SubParsersAction) -> None:
     parser = _command(commands, "bench", "measure side by side, as ratios from one process", "bench", "bench")
     parser.add_argument(
         "--what",
-        choices=("step", "rank"),
+        choices=("step", "memory", "rank"),
         default="step",
-        help="step: time and memory of a training step; rank: the rank of an update from its factors beside an SVD",
+        help="step: time and memory of a training step; memory: what lives in a step, by the number of branches; "
+        "rank: the rank of an update from its factors beside an SVD",
     )
     parser.add_argument("--against", choices=("peft",), help="a peer beside ours")
     parser.add_argument(

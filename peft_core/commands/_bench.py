@@ -54,9 +54,30 @@ def bench_batch(backbone: Backbone, rows: int, tokens: int) -> tuple[dict[str, T
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}, labels
 
 
+def attach_for_bench(backbone: Backbone, spec: MethodSpec) -> Attached:
+    """A method on the backbone, its modules drawn from seed 0."""
+    return get_method(spec.id).attach(backbone, resolve(spec), torch.Generator().manual_seed(0))
+
+
+def floor_step(backbone: Backbone, spec: MethodSpec, batch: dict[str, Tensor], labels: Tensor) -> Step:
+    """What no method at these sites can be cheaper than: the frozen pass, gradients of the activations down to the
+    first adapted site, and the head with its optimizer."""
+    attached = attach_for_bench(backbone, spec)
+    attached.train_head(initial_head(backbone, 0))  # type: ignore[arg-type]
+    head = {f"head.{name}": parameter for name, parameter in attached.head_parameters().items()}
+    optimizer = make_optimizer(head, 0.01)
+
+    def step() -> None:
+        with attached.idle():
+            F.cross_entropy(backbone.logits(batch), labels).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
 def our_step(backbone: Backbone, spec: MethodSpec, batch: dict[str, Tensor], labels: Tensor) -> Step:
-    attached = get_method(spec.id).attach(backbone, resolve(spec), torch.Generator().manual_seed(0))
-    return step_of(attached, batch, labels)
+    return step_of(attach_for_bench(backbone, spec), batch, labels)
 
 
 def step_of(attached: Attached, batch: dict[str, Tensor], labels: Tensor) -> Step:

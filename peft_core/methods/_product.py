@@ -63,10 +63,10 @@ def cheapest_way(
     d r values a token, or none; one plain pair and its two factors have r (tokens + in + out), and no more is kept.
     The values moved beyond the frozen map's own, 2 out (and for the input's gradient 2 in) a token in thin products
     and 2 in out each time that a weight is added up, are equal at the same numbers of tokens, so they decide nothing.
-    A weight that is added up could be kept as well, for in out values: where that is within these bounds, the two thin
-    products are long since worse. Without a backward pass merging pays from tokens = in out / (in + out) on, with the
-    input's gradient at twice as many. As measured on one core of a CPU, 768 x 768, d r = 64, in ms above the frozen
-    map: 512 tokens 4.4 kept, 5.1 again, 5.4 merged; 1024 tokens 10.2, 11.5, 9.2; 4096 tokens 39, 39, 30.
+    A weight that is added up could be kept as well, for in out values: where that is within these bounds, adding it up
+    again is a small share of the work. Without a backward pass merging pays from tokens = in out / (in + out) on, with
+    the input's gradient at twice as many. As measured on one core of a CPU, 768 x 768, d r = 64, in ms above the
+    frozen map: 512 tokens 4.4 kept, 5.1 again, 5.4 merged; 1024 tokens 10.2, 11.5, 9.2; 4096 tokens 39, 39, 30.
 
     Args:
         trains: a backward pass follows. needs_input: it goes on to the input.

@@ -112,9 +112,9 @@ def place_hook(place: AdapterPlace, adapter: Callable[[Tensor], Tensor]) -> Hook
 
 
 def idle_hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-    """Adds a zero that needs a gradient: what a module's gradient asks of the backbone, without the module's work."""
+    """From here on a gradient is asked for: what a module asks of the backbone, without the module's work."""
     first, *others = output if isinstance(output, tuple) else (output,)
-    moved = first + torch.zeros((), dtype=first.dtype, device=first.device, requires_grad=True)
+    moved = first if first.requires_grad else first.detach().requires_grad_()
     return (moved, *others) if isinstance(output, tuple) else moved
 
 

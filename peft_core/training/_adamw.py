@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from operator import is_
 from typing import Any
 
 import torch
@@ -44,27 +45,34 @@ class _Updates:
 
 
 class _Block:
-    """Parameters of one group, device and type whose values lie behind each other in one flat tensor."""
+    """Parameters of one group, device and type whose values lie behind each other in one flat tensor.
+
+    steps: how often each of them was updated; None where they differ.
+    """
 
     def __init__(self, members: Sequence[nn.Parameter]) -> None:
         self.members = list(members)
-        self._sizes = [-(-member.numel() // ALIGNED) * ALIGNED for member in members]
-        first = members[0]
-        self.values = torch.zeros(sum(self._sizes), dtype=first.dtype, device=first.device)
-        self._pads = [
-            self.values.new_zeros(size - member.numel()) for size, member in zip(self._sizes, members, strict=True)
-        ]
+        self._pads = [member.new_zeros(-member.numel() % ALIGNED) for member in members]
+        self.values = self._flat([member.detach() for member in members])
         for member, view in zip(members, self.views(self.values), strict=True):
-            view.copy_(member.detach())
             member.data = view
         self.moments: tuple[Tensor, Tensor] | None = None
         self.gradient: Tensor | None = None
+        self.steps: int | None = 0
         self._gathered: list[Tensor] = []
+        self._padded: dict[nn.Parameter, tuple[Tensor, Tensor, tuple[Tensor, Tensor]]] = {}
+
+    def _flat(self, tensors: Sequence[Tensor]) -> Tensor:
+        """The tensors behind each other, each filled up with zeros; one new tensor."""
+        parts = [part for pair in zip(tensors, self._pads, strict=True) for part in pair]
+        flat: Tensor = torch._C._nn.flatten_dense_tensors(parts)  # type: ignore[attr-defined]
+        return flat
 
     def views(self, flat: Tensor) -> list[Tensor]:
         """Every member's part of a flat tensor, in the member's shape."""
-        parts = zip(flat.split(self._sizes), self.members, strict=True)
-        return [part[: member.numel()].view(member.shape) for part, member in parts]
+        parts = [part for pair in zip(self.members, self._pads, strict=True) for part in pair]
+        found: list[Tensor] = torch._C._nn.unflatten_dense_tensors(flat, parts)[::2]  # type: ignore[attr-defined]
+        return found
 
     def moment_views(self) -> list[tuple[Tensor, Tensor]]:
         """Every member's moments, zero at first."""
@@ -72,28 +80,34 @@ class _Block:
             self.moments = (torch.zeros_like(self.values), torch.zeros_like(self.values))
         return list(zip(*map(self.views, self.moments), strict=True))
 
-    def gather(self) -> bool:
-        """Puts the gradients into one flat tensor, of which they then are views; False where one is missing."""
-        if self.gathered:
-            return True
+    def gather(self) -> Tensor | None:
+        """The gradients as one flat tensor, of which they then are views; None where one is missing."""
+        gradients = [member.grad for member in self.members]
+        if self.gradient is not None and all(map(is_, gradients, self._gathered)):
+            return self.gradient
         self.release()
-        parts: list[Tensor] = []
-        for member, pad in zip(self.members, self._pads, strict=True):
-            if member.grad is None:
-                return False
-            parts += [member.grad.reshape(-1), pad] if len(pad) else [member.grad.reshape(-1)]
-        self.gradient = torch.cat(parts)
+        standing = [gradient for gradient in gradients if gradient is not None]
+        if len(standing) < len(gradients):
+            return None
+        self.gradient = self._flat(standing)
         self._gathered = self.views(self.gradient)
         for member, view in zip(self.members, self._gathered, strict=True):
             member.grad = view
-        return True
+        return self.gradient
 
-    @property
-    def gathered(self) -> bool:
-        """Whether the gradients that stand now are those that were gathered."""
-        return self.gradient is not None and all(
-            member.grad is view for member, view in zip(self.members, self._gathered, strict=True)
-        )
+    def padded(self, member: nn.Parameter) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+        """A member's value, gradient and moments by themselves, each with its filling: flat."""
+        if not self._padded:
+            sizes = [one.numel() + len(pad) for one, pad in zip(self.members, self._pads, strict=True)]
+            assert self.moments is not None
+            parts = zip(*(flat.split(sizes) for flat in (self.values, *self.moments)), strict=True)
+            self._padded = {
+                one: (value, pad, (first, second))
+                for one, pad, (value, first, second) in zip(self.members, self._pads, parts, strict=True)
+            }
+        value, pad, moments = self._padded[member]
+        assert member.grad is not None
+        return value, torch.cat([member.grad.reshape(-1), pad]), moments
 
     def release(self) -> None:
         self.gradient, self._gathered = None, []
@@ -107,13 +121,21 @@ class FlatAdamW(torch.optim.Optimizer):
 
     Args:
         groups: parameter groups with ``params`` and ``weight_decay``; their ``lr`` is set before every step.
+        grows: parameters may come and go. The norm of the gradients is then made of each one's, in their given order;
+            else of each group's.
     """
 
     def __init__(
-        self, groups: Iterable[dict[str, Any]], betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
+        self,
+        groups: Iterable[dict[str, Any]],
+        grows: bool = False,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
     ) -> None:
         self._blocks: list[list[_Block]] = []
+        self._home: dict[nn.Parameter, _Block] = {}
         self._steps: dict[nn.Parameter, int] = {}
+        self._grows = grows
         super().__init__(groups, {"lr": 0.0, "weight_decay": 0.0, "betas": betas, "eps": eps})
 
     # --- parameters ---
@@ -138,10 +160,15 @@ class FlatAdamW(torch.optim.Optimizer):
         for parameter in parameters:
             if parameter.numel() <= SMALL:
                 kinds.setdefault((parameter.device, parameter.dtype), []).append(parameter)
-        blocks = [_Block(members) for members in kinds.values()]
-        for block in blocks:
-            if any(member in self.state for member in block.members):
-                self._take_state(block)
+        blocks = []
+        for members in kinds.values():
+            for member in members:
+                self._steps[member] = self.steps_of(member)
+            blocks.append(_Block(members))
+            self._home |= dict.fromkeys(members, blocks[-1])
+            blocks[-1].steps = self._common_steps(blocks[-1])
+            if any(member in self.state for member in members):
+                self._take_state(blocks[-1])
         return blocks
 
     def _take_state(self, block: _Block) -> None:
@@ -151,32 +178,41 @@ class FlatAdamW(torch.optim.Optimizer):
                 for name, view in zip(MOMENTS, views, strict=True):
                     before[name] = view.copy_(before[name])
 
+    def _common_steps(self, block: _Block) -> int | None:
+        counts = {self._steps.get(member, 0) for member in block.members}
+        return counts.pop() if len(counts) == 1 else None
+
     # --- state ---
 
     def steps_of(self, parameter: nn.Parameter) -> int:
         """How often a parameter has been updated."""
-        return self._steps.get(parameter, 0)
+        home = self._home.get(parameter)
+        return self._steps.get(parameter, 0) if home is None or home.steps is None else home.steps
 
     @torch.no_grad()
     def set_state(self, parameter: nn.Parameter, steps: int, moments: Sequence[Tensor]) -> None:
         """Puts back what `steps_of` and `state` said of a parameter."""
+        self._part(parameter)
         self._steps[parameter] = steps
         for own, given in zip(self._moments(parameter), moments, strict=True):
             own.copy_(given)
 
+    def _part(self, parameter: nn.Parameter) -> None:
+        """From now on the parameters of its block have counts of their own."""
+        home = self._home.get(parameter)
+        if home is not None and home.steps is not None:
+            self._steps |= dict.fromkeys(home.members, home.steps)
+            home.steps = None
+
     def _moments(self, parameter: nn.Parameter) -> tuple[Tensor, Tensor]:
         """The parameter's own; views of its block's where it is in one."""
         if parameter not in self.state:
-            self.state[parameter] = dict(zip(MOMENTS, self._first_moments(parameter), strict=True))
+            home, own = self._home.get(parameter), (torch.zeros_like(parameter), torch.zeros_like(parameter))
+            for member, views in zip(home.members, home.moment_views(), strict=True) if home is not None else ():
+                own = views if member is parameter else own
+            self.state[parameter] = dict(zip(MOMENTS, own, strict=True))
         state = self.state[parameter]
         return state["exp_avg"], state["exp_avg_sq"]
-
-    def _first_moments(self, parameter: nn.Parameter) -> tuple[Tensor, Tensor]:
-        for block in (block for blocks in self._blocks for block in blocks):
-            for member, views in zip(block.members, block.moment_views(), strict=True):
-                if member is parameter:
-                    return views
-        return torch.zeros_like(parameter), torch.zeros_like(parameter)
 
     # --- steps ---
 
@@ -187,20 +223,27 @@ class FlatAdamW(torch.optim.Optimizer):
         Args:
             parameters: all that this optimizer has, in an order that does not depend on their groups.
         """
-        together = [block for blocks in self._blocks for block in blocks if block.gather()]
-        within = {member for block in together for member in block.members}
-        standing = [parameter for parameter in parameters if parameter.grad is not None]
-        gradients = [parameter.grad for parameter in standing if parameter.grad is not None]
+        gradients = self._gathered()
         if not gradients:
             return 0.0
-        norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))))
+        parts = [one.grad for one in parameters if one.grad is not None] if self._grows else gradients
+        norms = torch._foreach_norm(parts)
+        norm = float(norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms)))
         if limit is not None and norm > limit:
-            whole = [block.gradient for block in together if block.gradient is not None]
-            whole += [
-                parameter.grad for parameter in standing if parameter not in within and parameter.grad is not None
-            ]
-            torch._foreach_mul_(whole, limit / (norm + 1e-6))
+            torch._foreach_mul_(gradients, limit / (norm + 1e-6))
         return norm
+
+    def _gathered(self) -> list[Tensor]:
+        """All gradients that stand, those of a block as one where it has them all."""
+        found = []
+        for group, blocks in zip(self.param_groups, self._blocks, strict=True):
+            together = [block for block in blocks if block.gather() is not None]
+            found += [block.gradient for block in blocks if block.gradient is not None]
+            if len(together) < len(blocks) or sum(len(block.members) for block in together) < len(group["params"]):
+                found += [
+                    one.grad for one in group["params"] if one.grad is not None and self._home.get(one) not in together
+                ]
+        return found
 
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Updates every parameter that has a gradient."""
@@ -217,29 +260,39 @@ class FlatAdamW(torch.optim.Optimizer):
     def _collect(self, updates: dict[Settings, _Updates]) -> None:
         """Adds what is updated now; a block's parameters together, where all have been equally often before."""
         for group, blocks in zip(self.param_groups, self._blocks, strict=True):
-            together: set[nn.Parameter] = set()
             settings = (group["lr"], group["weight_decay"], *group["betas"], group["eps"])
-            for block in blocks:
-                steps = {self.steps_of(member) for member in block.members}
-                if len(steps) == 1 and block.gather() and block.gradient is not None:
-                    self._advance(block)
-                    together.update(block.members)
-                    assert block.moments is not None
-                    into = updates.setdefault((*settings, block.values.device, block.values.dtype), _Updates())
-                    into.add(block.values, block.gradient, block.moments, steps.pop() + 1)
+            together = [block for block in blocks if self._advance(block)]
+            for block in together:
+                assert block.moments is not None and block.gradient is not None and block.steps is not None
+                into = updates.setdefault((*settings, block.values.device, block.values.dtype), _Updates())
+                into.add(block.values, block.gradient, block.moments, block.steps)
+            if sum(len(block.members) for block in together) == len(group["params"]):
+                continue
             for parameter in group["params"]:
-                if parameter.grad is not None and parameter not in together:
+                home = self._home.get(parameter)
+                if parameter.grad is not None and home not in together:
+                    self._part(parameter)
                     self._steps[parameter] = self.steps_of(parameter) + 1
                     into = updates.setdefault((*settings, parameter.device, parameter.dtype), _Updates())
-                    into.add(parameter, parameter.grad, self._moments(parameter), self._steps[parameter])
+                    moments = self._moments(parameter)
+                    value, gradient = parameter.detach(), parameter.grad
+                    if home is not None:
+                        value, gradient, moments = home.padded(parameter)
+                    into.add(value, gradient, moments, self._steps[parameter])
 
-    def _advance(self, block: _Block) -> None:
-        """Counts a step of all members, and gives them their state in the first one."""
-        if self.steps_of(block.members[0]) == 0:
+    def _advance(self, block: _Block) -> bool:
+        """Counts a step of all members, if they take it together; gives them their state in the first one."""
+        if block.gather() is None:
+            return False
+        if block.steps is None:
+            block.steps = self._common_steps(block)
+        if block.steps is None:
+            return False
+        if block.steps == 0:
             for member, views in zip(block.members, block.moment_views(), strict=True):
                 self.state[member] = dict(zip(MOMENTS, views, strict=True))
-        for member in block.members:
-            self._steps[member] = self.steps_of(member) + 1
+        block.steps += 1
+        return True
 
 
 @torch.no_grad()

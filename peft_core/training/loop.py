@@ -6,6 +6,7 @@ A suspended run leaves nothing in the backbone, so several runs can take turns o
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -25,6 +26,7 @@ from peft_core.training.checkpoint import Checkpoint, save_checkpoint
 from peft_core.training.counting import StepCounter
 from peft_core.training.data import TaskData
 from peft_core.training.evaluate import evaluate, layer_ranks, primary_metric
+from peft_core.training.feed import Feed
 from peft_core.training.memory import no_state
 from peft_core.training.meter import Meter
 from peft_core.training.optimizer import (
@@ -80,7 +82,7 @@ class Run:
         self._build_optimizer()
         self.captured = captured_for(self, partial(_passes, self))
         self.step = 0
-        self.totals, self.meter = Totals(), Meter(attached.device)
+        self.totals, self.meter, self.feed = Totals(), Meter(attached.device), Feed(attached.device)
         same, merges = same_products(spec, config), self.training.precision == "fp32"
         tasks = [task.train for task in data]
         self.counter = StepCounter(attached, tasks, same, partial(checkpointing, self), merges)
@@ -120,7 +122,8 @@ class Run:
 
     def _build_optimizer(self) -> None:
         self.parameters: dict[str, nn.Parameter] = self.attached.trainable()
-        self.optimizer = make_optimizer(self.parameters, self.weight_decay, self.attached.groups)
+        grows = self.attached.load_extra_state is not None
+        self.optimizer = make_optimizer(self.parameters, self.weight_decay, self.attached.groups, grows)
 
     def take_up_growth(self) -> None:
         """Lets parameters that the method has added or dropped in this step train, or rest, from the next one on."""
@@ -247,10 +250,11 @@ def _accumulate(run: Run, taken: Taken) -> None:
 
     A second pass sees the same rows; its part of the loss counts as penalty, and its tokens count too.
     """
-    task, device, second = run.data[run.attached.task], run.attached.device, run.attached.second_pass
-    for start, part in micro_batches(run, taken):
+    task, second = run.data[run.attached.task], run.attached.second_pass
+    parts = list(micro_batches(run, taken))
+    for place, (start, part) in enumerate(parts):
         with taken.passes.waiting():
-            batch, labels = task.train.batch(part, device), task.train.labels_of(part, device)
+            batch, labels = run.feed.take(task.train, part)
         run.attached.begin_rows(run.step, start)
         with precise(run):
             logits, more = run.attached.logits(batch), None
@@ -260,16 +264,29 @@ def _accumulate(run: Run, taken: Taken) -> None:
                 second.take(0)
         part_loss(run, taken, part, labels, (logits, more), start == 0).backward()
         note_pass(run, taken, batch)
+        _prepare(run, parts[place + 1 :])
 
 
 def _captured(run: Run, captured: Captured, taken: Taken) -> None:
     """`_accumulate` for a run whose passes are the same work at every step: one micro-batch, the task loss alone."""
-    task, device = run.data[run.attached.task], run.attached.device
+    task = run.data[run.attached.task]
     with taken.passes.waiting():
-        batch, labels = task.train.batch(taken.rows, device), task.train.labels_of(taken.rows, device)
+        batch, labels = run.feed.take(task.train, taken.rows)
         batch = widened(batch, task.train, run.attached.backbone.max_length)
-    taken.loss = float(captured(batch, labels))
+    loss = captured(batch, labels)
+    _prepare(run, [])
+    taken.loss = float(loss)
     note_pass(run, taken, batch)
+
+
+def _prepare(run: Run, left: list[tuple[int, list[int]]]) -> None:
+    """Has the next micro-batch made while the device works: the first that is left of this step, or of the next one."""
+    task, rows = run.attached.task, left[0][1] if left else []
+    if not left and run.step + 1 < run.total_steps:
+        task, rows = run.schedule.batch(run.step + 1)
+        rows = rows[: math.ceil(len(rows) / run.training.accumulation)]
+    if rows:
+        run.feed.prepare(run.data[task].train, rows)
 
 
 def _passes(run: Run, batch: dict[str, Tensor], labels: Tensor) -> Tensor:

@@ -2,17 +2,17 @@
 
 The activations that the backward pass keeps are not guessed: one and two rows of the longest length go forward, and
 what autograd keeps of them is counted. They grow at most in proportion to the rows (over many tokens a low-rank pair
-may keep less, `_product.cheapest_way`). Beside them stand the backbone, and for
-every trained value its gradient and AdamW's two moments. Temporary results of single operations are left out.
+may keep less, `_product.cheapest_way`). Beside them stand the backbone, and for every trained value its gradient and
+AdamW's two moments. Temporary results of single operations are left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -47,6 +47,37 @@ def kept_bytes(attached: Attached, batch: dict[str, Tensor], bf16: bool = False)
         logits = attached.logits(batch).float()
         logits.logsumexp(-1).sum()
     return sum(storage.nbytes() for storage in kept.values())
+
+
+def kept_by_kind(loss: Tensor, shared: Iterable[Tensor]) -> dict[str, int]:
+    """Bytes that the backward pass of a loss keeps, by the kind of operation that first asks for them.
+
+    Args:
+        shared: tensors that live anyway, such as parameters; they are left out.
+    """
+    seen = {_storage(value) for value in shared}
+    found: dict[str, int] = {}
+    nodes, known = [loss.grad_fn], {loss.grad_fn}
+    while nodes:
+        node = nodes.pop()
+        for value in _saved(node):
+            if _storage(value) not in seen:
+                seen.add(_storage(value))
+                kind = type(node).__name__.rstrip("0123456789")
+                found[kind] = found.get(kind, 0) + value.untyped_storage().nbytes()
+        fresh = {after for after, _ in getattr(node, "next_functions", ()) if after is not None} - known
+        known |= fresh
+        nodes += fresh
+    return dict(sorted(found.items(), key=lambda entry: -entry[1]))
+
+
+def _saved(node: Any) -> list[Tensor]:
+    """Tensors that a node of the graph keeps, whatever it calls them."""
+    names = [name for name in dir(node) if name.startswith("_saved_")]
+    values = [getattr(node, name) for name in names]
+    values += getattr(node, "saved_tensors", ())
+    flat = [one for value in values for one in (value if isinstance(value, (list, tuple)) else [value])]
+    return [value for value in flat if isinstance(value, Tensor)]
 
 
 def no_state() -> AbstractContextManager[None]:

@@ -55,13 +55,16 @@ def group_rate(group: Group, step: int, total_steps: int, peak: float, warmup: f
 
 
 def make_optimizer(
-    parameters: Mapping[str, nn.Parameter], weight_decay: float, groups: Mapping[str, Group] | None = None
+    parameters: Mapping[str, nn.Parameter],
+    weight_decay: float,
+    groups: Mapping[str, Group] | None = None,
+    grows: bool = False,
 ) -> FlatAdamW:
     """AdamW (betas 0.9, 0.999; eps 1e-8); vectors (biases, LayerNorms, gates) have no weight decay.
 
-    Every parameter group carries its `Group` under ``schedule``.
+    Every parameter group carries its `Group` under ``schedule``. grows: parameters may come and go while it is used.
     """
-    return FlatAdamW(split_groups(parameters, weight_decay, groups or {}))
+    return FlatAdamW(split_groups(parameters, weight_decay, groups or {}), grows)
 
 
 def split_groups(

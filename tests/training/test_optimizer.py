@@ -18,7 +18,7 @@ from tests.training.test_memory import options_of
 class Reference(torch.optim.AdamW):
     """torch's own, with what a run asks of ours."""
 
-    def __init__(self, groups):
+    def __init__(self, groups, grows=False):
         super().__init__(groups, lr=0.0)
 
     def retain(self, parameters):

@@ -53,12 +53,12 @@ class Encoded:
     def batch(self, rows: Sequence[int], device: torch.device) -> dict[str, Tensor]:
         """Model inputs for these rows, every field padded to its longest row, on the device."""
         if self.images is not None:
-            return {"pixel_values": self.images[list(rows)].to(device)}
+            return {"pixel_values": moved(self.images[list(rows)], device)}
         assert self.tokens is not None
         batch = {name: padded([values[row] for row in rows], self.pad[name]) for name, values in self.tokens.items()}
         lengths = torch.tensor([len(self.tokens["input_ids"][row]) for row in rows])
         batch["attention_mask"] = (torch.arange(batch["input_ids"].shape[1]) < lengths.unsqueeze(1)).long()
-        return {name: tensor.to(device) for name, tensor in batch.items()}
+        return {name: moved(tensor, device) for name, tensor in batch.items()}
 
     def weight(self, rows: Sequence[int]) -> int:
         """How many predictions the mean loss of these rows is over: rows, or tokens of their targets."""
@@ -68,8 +68,15 @@ class Encoded:
 
     def labels_of(self, rows: Sequence[int], device: torch.device) -> Tensor:
         if isinstance(self.labels, list):
-            return padded([self.labels[row] for row in rows], IGNORED).to(device)
-        return self.labels[list(rows)].to(device)
+            return moved(padded([self.labels[row] for row in rows], IGNORED), device)
+        return moved(self.labels[list(rows)], device)
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on a device. To a CUDA device it goes from pinned memory, and nothing waits for it to arrive."""
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
