@@ -154,13 +154,12 @@ def _attend_folded(
     front: _Fronts, inner: Callable[..., Any], module: nn.Module, inputs: Inputs, options: dict[str, Any]
 ) -> Any:
     """Neighbouring slots with equally many rows in front together, and those without."""
-    found = {slot: front.members[slot].rows() for slot in front.slots.now if slot in front.members}
+    slots, rows = front.slots, len(inputs[0])
+    found = {slot: front.members[slot].rows() for slot in slots.now if slot in front.members}
+    stretches = slots.stretches(lambda slot: len(found[slot][0]) if slot in found else None)
+    parts = [_own_rows(x, slots, stretches, rows) for x in (*inputs, options.get("position_bias"))]
     answers = []
-    for stretch in front.slots.stretches(lambda slot: len(found[slot][0]) if slot in found else None):
-        query, key, value = (front.slots.rows(x, stretch) for x in inputs[:3])
-        mask, bias = (
-            _own_rows(x, front.slots, stretch, len(inputs[0])) for x in (inputs[3], options.get("position_bias"))
-        )
+    for stretch, query, key, value, mask, bias in zip(stretches, *parts, strict=True):
         own = options if bias is None else options | {"position_bias": bias}
         if stretch.kind is None:
             answers.append(inner(module, query, key, value, mask, **own)[0])
@@ -170,9 +169,9 @@ def _attend_folded(
     return joined(answers), None
 
 
-def _own_rows(x: Tensor | None, slots: Slots, stretch: Stretch, rows: int) -> Tensor | None:
-    """The stretch's part of what the attention adds to scores, where it is not the same for all rows."""
-    return x if x is None or len(x) != rows else slots.rows(x, stretch)
+def _own_rows(x: Any, slots: Slots, stretches: list[Stretch], rows: int) -> list[Any]:
+    """Each stretch's part of an input; all of it where it is the same for all rows."""
+    return [x] * len(stretches) if x is None or len(x) != rows else slots.rows(x, stretches)
 
 
 def _heads_in_front(rows: Tensor, own: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from peft_core.methods._fold_acts import AtPlace, AtSite, pair_of
+from peft_core.methods._fold_acts import AtPlace, AtSite, map_at_sites, pair_of
 from peft_core.methods._fold_parameters import Own, can_differ, own_parameters
 from peft_core.methods._fold_slots import Slots, joined
 
@@ -39,9 +39,10 @@ class Fold:
         model = self.backbone.model
         self._modules: dict[int, nn.Module] = {}
         self._acts: dict[int, list[Act]] = {}
+        self._at_sites: dict[str, list[AtSite]] = {}
         for site, members in _gathered(attachments, lambda attached: attached.at_sites).items():
             positions = {slot: (module, attachments[slot].positions) for slot, module in members.items()}
-            self._add(self._acts, model.get_submodule(site.module), AtSite(site, positions))
+            self._at_sites.setdefault(site.module, []).append(AtSite(site, positions))
         for place, members in _gathered(attachments, lambda attached: attached.at_places).items():
             self._add(self._acts, model.get_submodule(place.module), AtPlace(place, members))
         within = _gathered(attachments, lambda attached: [(part.place, part) for part in attached.within if part])
@@ -65,6 +66,9 @@ class Fold:
                     self._add(acts, own.module, act)
                 else:
                     _replace_forward(own.module, own.forward(self.slots), undo)
+            for path, sites in self._at_sites.items():
+                module = self.backbone.model.get_submodule(path)
+                _replace_forward(module, partial(map_at_sites, self.slots, sites, module, module.forward), undo)
             for place, members in acts.items():
                 hook = partial(_act, self.slots, members)
                 undo.callback(self._modules[place].register_forward_hook(hook).remove)
@@ -189,11 +193,12 @@ def _by_slot(
     """
     if slots.narrowed:
         return forward(*inputs, **options)
+    stretches = slots.stretches(lambda slot: slot if slot in apart else None)
+    parts = [slots.rows(values, stretches) for values in inputs[:2]]
     answers = []
-    for stretch in slots.stretches(lambda slot: slot if slot in apart else None):
-        own = [slots.rows(values, stretch) if at < 2 else values for at, values in enumerate(inputs)]
+    for stretch, *own in zip(stretches, *parts, strict=True):
         with slots.only(stretch.slots):
-            answers.append(module(*own, **options))
+            answers.append(module(*own, *inputs[2:], **options))
     if isinstance(answers[0], tuple):
         return (joined([answer[0] for answer in answers]), *answers[0][1:])
     return joined(answers)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from peft_core.methods._fold_products import Pair, multiplied
+from peft_core.methods._fold_products import Pair, multiplied, stacked
+from peft_core.methods._fold_rows import Part, added_rows, folded_map
 from peft_core.methods._fold_slots import Slots, Stretch, joined
-from peft_core.methods._surgery import Positions, added_at, layer_norm
+from peft_core.methods._surgery import Positions, layer_norm
 from peft_core.records import AdapterPlace, Site
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
@@ -35,16 +37,6 @@ def _kinds(slots: Slots, members: Mapping[int, nn.Module]) -> tuple[dict[int, Pa
     return pairs, kind
 
 
-def _nobody(slots: Slots, members: Mapping[int, Any]) -> bool:
-    """Whether none of those whose rows are there has anything here."""
-    return not any(slot in members for slot in slots.now)
-
-
-def _flat(x: Tensor, count: int) -> Tensor:
-    """(count * rows, ..., features) as (count, n, features)."""
-    return x.reshape(count, -1, x.shape[-1])
-
-
 @dataclass(frozen=True)
 class AtSite:
     """Weight updates at a site; members: a module and its attachment's `Positions`, by slot."""
@@ -52,30 +44,57 @@ class AtSite:
     site: Site
     members: Mapping[int, tuple[nn.Module, Positions]]
 
-    def __call__(self, slots: Slots, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        x = args[0]
+    def updates(self, slots: Slots, x: Tensor) -> tuple[list[Part], list[tuple[int, nn.Module]]]:
+        """What is multiplied together, and which modules are called by themselves, with their place in the batch."""
         taking_part = {
             slot: update for slot, (update, positions) in self.members.items() if not positions.skips(self.site, x)
         }
         pairs, kind = _kinds(slots, taking_part)
-        if _nobody(slots, taking_part):
-            return output
-        parts = []
+        parts, own = [], []
         for stretch in slots.stretches(kind):
-            given, own = slots.rows(output, stretch), slots.rows(x, stretch)
-            if stretch.kind is None:
-                parts.append(given)
-            elif isinstance(stretch.kind, int):
-                parts.append(added_at(self.site, given, taking_part[stretch.kind](own)))
-            else:
-                parts.append(self._together([pairs[slot] for slot in stretch.slots], own, given))
-        return joined(parts)
+            if isinstance(stretch.kind, int):
+                own.append((stretch.first, taking_part[stretch.kind]))
+            elif stretch.kind is not None:
+                factors = stacked([pairs[slot] for slot in stretch.slots])
+                parts.append(Part(stretch.first, stretch.end, self.site.offset, *factors))
+        return parts, own
 
-    def _together(self, pairs: list[Pair], x: Tensor, output: Tensor) -> Tensor:
-        count = len(pairs)
-        if output.shape[-1] == self.site.out_features:
-            return multiplied(pairs, _flat(x, count), _flat(output, count)).view(output.shape)
-        return added_at(self.site, output, multiplied(pairs, _flat(x, count)).view(*output.shape[:-1], -1))
+
+def map_at_sites(
+    slots: Slots, sites: Sequence[AtSite], module: Any, forward: Callable[[Tensor], Tensor], x: Tensor
+) -> Tensor:
+    """The forward of a frozen map with the updates of all runs that have some here.
+
+    forward: the map's own, called where the map is of a kind that is not known.
+    """
+    found = [(at.site, *at.updates(slots, x)) for at in sites]
+    parts = [part for _, together, _ in found for part in together]
+    own = [(site, place, update) for site, _, alone in found for place, update in alone]
+    if not parts and not own:
+        return forward(x)
+    slots.each(x)
+    count, plain = len(slots.now), type(module) is nn.Linear or type(module).__name__ == "Conv1D"
+    if not parts:
+        y = forward(x)
+    elif plain and "forward" in vars(type(module)):
+        weight = module.weight.T if sites[0].site.transposed else module.weight
+        y = folded_map(x, weight, module.bias, None, count, parts)
+    else:
+        y = folded_map(x, None, None, forward(x), count, parts)
+    return added_rows(y, count, _called(own, x, y, count), in_place=True) if own else y
+
+
+def _called(
+    own: Sequence[tuple[Site, int, nn.Module]], x: Tensor, y: Tensor, count: int
+) -> list[tuple[int, int, Tensor]]:
+    """What modules that are called by themselves add to their rows."""
+    rows = x.chunk(count)
+    answers = []
+    for site, place, update in own:
+        answer = update(rows[place])
+        before, after = site.offset, y.shape[-1] - site.offset - site.out_features
+        answers.append((place, place + 1, F.pad(answer, (before, after)).unsqueeze(0)))
+    return answers
 
 
 @dataclass(frozen=True)
@@ -86,29 +105,49 @@ class AtPlace:
     members: Mapping[int, nn.Module]
 
     def __call__(self, slots: Slots, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        if not any(slot in self.members for slot in slots.now):
+            return output
         first, *others = output if isinstance(output, tuple) else (output,)
         pairs, kind = _kinds(slots, self.members)
-        if _nobody(slots, self.members):
-            return output
-        parts = []
-        for stretch in slots.stretches(kind):
-            given = slots.rows(first, stretch)
-            if stretch.kind is None:
-                parts.append(given)
-                continue
-            answer = self._answer(pairs, stretch, given)
-            if self.place.form == "post_norm":
-                parts.append(layer_norm(module, slots.rows(args[0], stretch) + answer))
-            else:
-                parts.append(given + answer)
-        return (joined(parts), *others) if isinstance(output, tuple) else joined(parts)
+        stretches = slots.stretches(kind)
+        parts = slots.rows(first, stretches)
+        answers = [
+            None if stretch.kind is None else self._answer(pairs, stretch, given)
+            for stretch, given in zip(stretches, parts, strict=True)
+        ]
+        y = self._normed(slots, stretches, parts, answers, module, args[0]) if self.place.form == "post_norm" else None
+        if y is None:
+            added = [
+                (stretch.first, stretch.end, answer.unflatten(0, (len(stretch.slots), -1)))
+                for stretch, answer in zip(stretches, answers, strict=True)
+                if answer is not None
+            ]
+            y = added_rows(first, len(slots.now), added)
+        return (y, *others) if isinstance(output, tuple) else y
+
+    @staticmethod
+    def _normed(
+        slots: Slots,
+        stretches: list[Stretch],
+        parts: list[Tensor],
+        answers: list[Tensor | None],
+        module: nn.Module,
+        x: Tensor,
+    ) -> Tensor:
+        inputs = slots.rows(x, stretches)
+        return joined(
+            [
+                part if answer is None else layer_norm(module, given + answer)
+                for part, answer, given in zip(parts, answers, inputs, strict=True)
+            ]
+        )
 
     def _answer(self, pairs: Mapping[int, Pair], stretch: Stretch, given: Tensor) -> Tensor:
         if isinstance(stretch.kind, int):
             answer: Tensor = self.members[stretch.kind](given)
             return answer
         own = [pairs[slot] for slot in stretch.slots]
-        return multiplied(own, _flat(given, len(own))).view(given.shape)
+        return multiplied(own, given.reshape(len(own), -1, given.shape[-1])).view(given.shape)
 
 
 @dataclass(frozen=True)
@@ -119,16 +158,14 @@ class AtBias:
     members: Mapping[int, Tensor]
 
     def __call__(self, slots: Slots, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        if _nobody(slots, self.members):
+        slots_here = [stretch for stretch in slots.stretches(lambda slot: slot in self.members) if stretch.kind]
+        if not slots_here:
             return output
-        inner = module.weight.dim() - 2 if isinstance(module, CONVOLUTIONS) else 0
-        parts = []
-        for stretch in slots.stretches(lambda slot: slot in self.members):
-            given = slots.rows(output, stretch)
-            if stretch.kind:
-                differ = torch.stack([self.members[slot] - self.frozen for slot in stretch.slots])
-                features = given.shape[given.dim() - inner - 1 :]
-                by_slot = given.reshape(len(differ), -1, *features)
-                given = (by_slot + differ.view(len(differ), 1, -1, *[1] * inner)).view(given.shape)
-            parts.append(given)
-        return joined(parts)
+        slots.each(output)
+        behind = module.weight.dim() - 2 if isinstance(module, CONVOLUTIONS) else 0  # type: ignore[operator]
+        middle = output.dim() - behind - 1
+        added = []
+        for stretch in slots_here:
+            differ = torch.stack([self.members[slot] - self.frozen for slot in stretch.slots])
+            added.append((stretch.first, stretch.end, differ.view(len(differ), *[1] * middle, -1, *[1] * behind)))
+        return added_rows(output, len(slots.now), added, in_place=True)

@@ -31,28 +31,27 @@ class Pair:
         return self.nonlinearity, self.bias_in is None, self.bias_out is None
 
 
-def multiplied(pairs: Sequence[Pair], x: Tensor, onto: Tensor | None = None) -> Tensor:
-    """Every pair's answer to its own rows, padded with zeros to the largest R.
-
-    Args:
-        pairs: k of one kind.
-        x: (k, n, in).
-        onto: (k, n, out), to which the answers are added; only without an output bias.
-
-    Returns:
-        (k, n, out).
-    """
+def stacked(pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
+    """right (k, R, in) and left (k, out, R), scales included, padded with zeros to the largest R."""
     widest = max(len(pair.right) for pair in pairs)
-    right = torch.stack([F.pad(pair.right, (0, 0, 0, widest - len(pair.right))) for pair in pairs])
-    left = torch.stack([F.pad(_scaled(pair), (0, widest - len(pair.right))) for pair in pairs])
-    biases = [F.pad(pair.bias_in, (0, widest - len(pair.right))) for pair in pairs if pair.bias_in is not None]
+    right = torch.stack([_wider(pair.right, (0, 0, 0, widest - len(pair.right))) for pair in pairs])
+    left = torch.stack([_wider(pair.left, (0, widest - len(pair.right))) for pair in pairs])
+    scales = {pair.scale for pair in pairs}
+    if scales == {1.0}:
+        return right, left
+    return right, left * left.new_tensor([pair.scale for pair in pairs]).view(-1, 1, 1)
+
+
+def multiplied(pairs: Sequence[Pair], x: Tensor) -> Tensor:
+    """Every pair's answer to its own rows: x (k, n, in) to (k, n, out), of k pairs of one kind."""
+    right, left = stacked(pairs)
+    biases = [_wider(pair.bias_in, (0, right.shape[1] - len(pair.right))) for pair in pairs if pair.bias_in is not None]
     inner = torch.baddbmm(torch.stack(biases).unsqueeze(1), x, right.mT) if biases else torch.bmm(x, right.mT)
     phi = pairs[0].nonlinearity
     inner = inner if phi is None else phi(inner)
     outer = [pair.bias_out for pair in pairs if pair.bias_out is not None]
-    base = torch.stack(outer).unsqueeze(1) if outer else onto
-    return torch.bmm(inner, left.mT) if base is None else torch.baddbmm(base, inner, left.mT)
+    return torch.baddbmm(torch.stack(outer).unsqueeze(1), inner, left.mT) if outer else torch.bmm(inner, left.mT)
 
 
-def _scaled(pair: Pair) -> Tensor:
-    return pair.left if pair.scale == 1 else pair.left * pair.scale
+def _wider(value: Tensor, by: tuple[int, ...]) -> Tensor:
+    return F.pad(value, by) if any(by) else value

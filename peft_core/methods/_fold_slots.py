@@ -56,10 +56,10 @@ class Slots:
             first += len(slots)
         return found
 
-    def rows(self, x: Tensor, stretch: Stretch) -> Tensor:
-        """The stretch's part of x (slots * n, ...): a view of its rows."""
+    def rows(self, x: Tensor, stretches: list[Stretch]) -> list[Tensor]:
+        """The part of x (slots * n, ...) of each of all stretches: views of its rows."""
         each = self.each(x)
-        return x[stretch.first * each : stretch.end * each]
+        return [x] if len(stretches) == 1 else list(x.split([each * len(stretch.slots) for stretch in stretches]))
 
     def each(self, x: Tensor) -> int:
         """Rows that a slot has of x."""
