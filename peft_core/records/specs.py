@@ -160,8 +160,8 @@ class ComparisonSpec(Frozen):
     train_rows: int | None = Field(None, ge=1, le=100_000_000, description="training rows; empty: the task's default")
     eval_rows: int | None = Field(None, ge=1, le=100_000_000, description="evaluation rows; empty: the task's default")
     training: TrainingConfig = TrainingConfig()
-    plan: Literal["auto", "apart", "workers"] = Field(
-        "auto", description="one after another in turns, or spread over workers; auto: as measured"
+    plan: Literal["auto", "apart", "lockstep", "workers"] = Field(
+        "auto", description="runs in turns, folded into one batch, or spread over workers; auto: as measured"
     )
 
     @field_validator("seeds")

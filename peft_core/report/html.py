@@ -59,7 +59,7 @@ def report_html(view: View, reference: str | None = None) -> str:
     Args:
         reference: label that the table's differences are to; the first one if unsaid.
     """
-    spec, table = view.comparison.spec, tables.rows(view, reference)
+    spec, plan, table = view.comparison.spec, view.comparison.plan, tables.rows(view, reference)
     title = escape(f"{spec.model} on {spec.task}")
     charts = "".join(_holder(number, figure) for number, figure in enumerate(_figures(view, table)))
     return f"""<!doctype html>
@@ -72,7 +72,7 @@ def report_html(view: View, reference: str | None = None) -> str:
 <h2>Curves</h2><p>Line: mean over seeds. Band: lowest to highest seed.</p><div class="grid">{charts}</div>
 {_pareto(table)}<h2>What ran</h2><pre>{_json(view.comparison.spec.model_dump(mode="json"))}</pre>
 <h2>Every option of each method</h2><pre>{_json({run.label: run.config for run in view.runs})}</pre>
-<h2>Plan and environment</h2><pre>{_json({"plan": view.comparison.plan, **view.comparison.environment})}</pre>
+<h2>Plan and environment</h2>{_why(plan)}<pre>{_json({"plan": plan, **view.comparison.environment})}</pre>
 <script>{SCRIPT}</script></body></html>
 """
 
@@ -178,6 +178,11 @@ def _table(table: Sequence[tables.Row]) -> str:
 def _errors(view: View) -> str:
     failed = [f"{run.label}, seed {run.seed}: {run.error}" for run in view.runs if run.error]
     return "".join(f"<p><strong>failed</strong> {escape(sentence)}</p>" for sentence in failed)
+
+
+def _why(plan: Mapping[str, Any]) -> str:
+    """The sentence on the plan; nothing for a comparison from before there was one."""
+    return f"<p>{escape(str(plan['why']))}</p>" if plan.get("why") else ""
 
 
 def _json(value: Mapping[str, Any]) -> str:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Literal
 
-from peft_core.records import FEW_STEPS, Offer, Plan
+from peft_core.records import FEW_STEPS, Offer, Plan, RunFailure
 from peft_core.training import plan as plans
 from peft_core.training.counting import shape_of_batch
+from peft_core.training.lockstep import lockstep_groups, why_alone
 from peft_core.training.loop import Run
 from peft_core.training.memory import Needs
-from peft_core.training.probe import TIMED, IdleCores, affordable, seconds_alone, with_threads
+from peft_core.training.probe import TIMED, Budget, IdleCores, seconds_alone, seconds_folded, with_threads
 
 logger = logging.getLogger(__name__)
 Copy = Callable[[Run], Run]
+Groups = tuple[tuple[str, ...], ...]
+Execution = Literal["apart", "lockstep"]
 
 
 class Chooser:
@@ -30,117 +34,180 @@ class Chooser:
     def __init__(
         self, runs: Sequence[Run], copy: Copy, parameters: int | None, needs: Needs, offer: Offer | None
     ) -> None:
-        self._runs, self._copy, self._needs, self._offer = runs, copy, needs, offer
-        self._cpu = runs[0].attached.device.type == "cpu"
-        self._steps = sum(run.total_steps - run.step for run in runs)
+        self._runs, self._copy, self._needs, self._offer = list(runs), copy, needs, offer
+        self._own_threads = offer is not None and offer.own_threads and runs[0].attached.device.type == "cpu"
+        self._cores = offer.cores if offer is not None and self._own_threads else 1
         self._threads = plans.threads_for(parameters, offer.cores if offer else None)
         self._ids = [run.spec.run for run in runs]
         self._kinds = {run.spec.run: run.spec.label for run in runs}
+        self._alone = list(dict.fromkeys(reason for run in runs if (reason := why_alone(run))))
 
     def plan(self, asked: str) -> Plan:
         """The plan, its memory left out. asked: `auto`, or what the comparison asks for."""
-        if asked == "workers":
-            return self._given_workers()
         if asked == "apart":
-            return Plan(threads=self._threads, chosen="given", why=plans.why_given("apart", 1, self._threads, asked))
-        options = self._thread_options()
-        short = self._steps < FEW_STEPS or min(run.total_steps for run in self._runs) <= 1 + TIMED
-        if self._offer is None or short or (self._most_workers() == 1 and len(options) == 1):
-            return Plan(threads=self._threads, why=plans.why_rule(self._threads, self._steps, self._offer))
-        return self._measured(options, self._offer)
+            return self._made("apart", 1, self._threads, "given")
+        if asked == "lockstep":
+            return self._made("lockstep", 1, self._cores if self._own_threads else self._threads, "given")
+        if asked == "workers":
+            workers = self._most_workers()
+            return self._made("apart", workers, 1 if workers > 1 else self._threads, "given")
+        steps = self._work().steps
+        short = steps < FEW_STEPS or min(run.total_steps for run in self._runs) <= 1 + TIMED
+        if self._offer is None or short or len(self._runs) == 1:
+            return Plan(threads=self._threads, why=plans.why_rule(self._threads, steps, self._offer))
+        return self._measured(self._offer)
+
+    def _made(
+        self,
+        execution: Execution,
+        workers: int,
+        threads: int,
+        chosen: Literal["given", "measured"],
+        costs: Mapping[str, float] | None = None,
+    ) -> Plan:
+        dealt = plans.shares(costs or self._counted(), self._kinds, workers) if workers > 1 else ()
+        return Plan(
+            execution=execution,
+            workers=workers,
+            threads=threads,
+            shares=dealt,
+            groups=self._groups(dealt) if execution == "lockstep" else (),
+            chosen=chosen,
+            why=plans.why_given(execution, workers, threads, self._alone),
+        )
 
     # --- what can be had ---
 
-    def _thread_options(self) -> list[int]:
-        """Numbers of threads that one worker may have, that of the rule first."""
-        if not self._cpu or self._offer is None or not self._offer.own_threads:
-            return [self._threads]
-        return list(dict.fromkeys((self._threads, 1, self._offer.cores)))
-
     def _most_workers(self) -> int:
-        if self._offer is None or not self._cpu or not self._offer.own_threads:
+        """As many as are offered, have a run each and fit into memory together, each with its largest run."""
+        if self._offer is None or not self._own_threads:
             return 1
         most = min(self._offer.workers, len(self._runs))
-        beside = self._needs.beside_model(self._ids) * (1 if most == 1 else 2)
+        beside = self._needs.beside_model(self._ids) + (most - 1) * self._needs.activations(self._ids)
         return plans.workers_that_fit(most, self._needs.backbone, beside, self._needs.available)
 
-    # --- the ways to choose ---
+    def _groups(self, shares: Sequence[Sequence[str]] = ()) -> Groups:
+        """Ids of the runs of each share that advance together."""
+        members = [[run for run in self._runs if run.spec.run in share] for share in shares or [self._ids]]
+        found = [group for runs in members for group in lockstep_groups(runs) if len(group) > 1]
+        return tuple(tuple(run.spec.run for run in group) for group in found)
 
-    def _given_workers(self) -> Plan:
-        workers = self._most_workers()
-        threads = 1 if workers > 1 else self._threads
-        return Plan(
-            workers=workers,
-            threads=threads,
-            shares=plans.shares(self._costs(0.0), self._kinds, workers) if workers > 1 else (),
-            chosen="given",
-            why=plans.why_given("apart", workers, threads, "workers"),
-        )
+    def _fits(self, groups: Groups) -> bool:
+        free = self._needs.available
+        return free is None or self._needs.beside_model(self._ids, groups) <= free
 
-    def _measured(self, options: Sequence[int], offer: Offer) -> Plan:
-        started = time.perf_counter()
-        by_threads: dict[int, float] = {}
-        costs: dict[str, float] = {}
-        work = idle = 0.0
-        for threads in options:
-            if work and not affordable([work / self._steps * offer.cores], work, time.perf_counter() - started):
-                break
-            watch = IdleCores()
-            by_threads[threads] = self._alone(self._runs[0], threads)
-            if not work:
-                work = by_threads[threads] * self._steps
-                costs = self._costs(work, started)
-            if threads == 1:
-                idle = min(watch.found(), offer.cores - 1)
-        mean = sum(costs.values()) / len(costs) / costs[self._ids[0]]
-        measured = plans.Measured(
-            alone={threads: 1 / (seconds * mean) for threads, seconds in by_threads.items()},
-            idle=idle,
-            seconds=time.perf_counter() - started,
-        )
-        return self._decided(measured, costs, self._most_workers(), offer)
-
-    def _decided(self, measured: plans.Measured, costs: Mapping[str, float], workers: int, offer: Offer) -> Plan:
-        found = plans.candidates(measured, offer, workers, self._steps)
-        chosen = plans.best(found)
-        logger.info("plan: %s", ", ".join(f"{one.name} {one.rate:.1f}/s {one.seconds:.1f} s" for one in found))
-        return Plan(
-            workers=chosen.workers,
-            threads=chosen.threads,
-            shares=plans.shares(costs, self._kinds, chosen.workers) if chosen.workers > 1 else (),
-            chosen="measured",
-            why=plans.why_measured(chosen, found),
-            measured={one.name: one.rate for one in found},
-            assumed={
-                "idle_cores": measured.idle,
-                "gain_of_a_worker": plans.WORKER_GAIN,
-                "start_seconds": offer.start_seconds,
-            },
-            measuring_seconds=measured.seconds,
-        )
+    def _work(self) -> plans.Work:
+        """A pass without gradients over a batch counts as a third of a step."""
+        steps = sum(run.total_steps - run.step for run in self._runs)
+        first = self._runs[0]
+        batches = sum(len(task.evaluation) for task in first.data) / first.training.batch_size
+        times = sum((run.total_steps - run.step) // run.eval_every + 1 for run in self._runs)
+        return plans.Work(steps, times * batches / 3)
 
     # --- measuring ---
 
-    def _alone(self, run: Run, threads: int) -> float:
+    def _measured(self, offer: Offer) -> Plan:
+        work, workers = self._work(), self._most_workers()
+        budget = Budget()
+        watch = IdleCores()
+        alone = {self._threads: self._seconds(self._runs[0], self._threads)}
+        budget.expects(alone[self._threads] * (work.steps + work.evaluations))
+        costs = self._costs(alone[self._threads], budget)
+        idle = watch.found() if self._threads == 1 else 0.0
+        for threads in (1, self._cores):
+            if self._own_threads and threads not in alone and budget.allows(alone[self._threads] * self._cores):
+                watch = IdleCores()
+                alone[threads] = self._seconds(self._runs[0], threads)
+                idle = watch.found() if threads == 1 else idle
+        mean = sum(costs.values()) / len(costs) / costs[self._ids[0]]
+        by_run = {run: cost / costs[self._ids[0]] for run, cost in costs.items()}
+        dealt = plans.shares(costs, self._kinds, workers)
+        share = None
+        if workers > 1 and 1 in alone:
+            share = self._folded(dealt[0], 1, alone[1], by_run, budget)
+        folded = {
+            threads: rate
+            for threads in alone
+            if (threads == max(alone)) and (rate := self._folded(self._ids, threads, alone[threads], by_run, budget))
+        }
+        measured = plans.Measured(
+            alone={threads: 1 / (seconds * mean) for threads, seconds in alone.items()},
+            folded=folded,
+            share=share,
+            idle=min(idle, offer.cores - 1),
+        )
+        return self._decided(measured, costs, workers, work, budget, offer)
+
+    def _decided(
+        self,
+        measured: plans.Measured,
+        costs: Mapping[str, float],
+        workers: int,
+        work: plans.Work,
+        budget: Budget,
+        offer: Offer,
+    ) -> Plan:
+        found = plans.candidates(measured, offer, workers, work)
+        chosen = plans.best(found)
+        logger.info("plan: %s", "; ".join(f"{one.name}: {one.rate:.3g}/s, {one.seconds:.3g} s" for one in found))
+        made = self._made(chosen.execution, chosen.workers, chosen.threads, "measured", costs)
+        assumed = {
+            "idle_cores": measured.idle,
+            "gain_of_a_worker": plans.WORKER_GAIN,
+            "start_seconds": offer.start_seconds,
+        }
+        told = {
+            "why": plans.why_measured(chosen, found, self._alone),
+            "measured": {one.name: one.rate for one in found},
+            "assumed": assumed if workers > 1 else {},
+            "measuring_seconds": budget.spent,
+        }
+        return made.model_copy(update=told)
+
+    def _seconds(self, run: Run, threads: int) -> float:
         return with_threads(threads, lambda: seconds_alone(self._copy(run)))
 
-    def _costs(self, work: float, started: float | None = None) -> dict[str, float]:
-        """What a step of each run costs beside the others: in seconds where there is time to look, else in FLOPs.
+    def _folded(
+        self, ids: Sequence[str], threads: int, alone: float, costs: Mapping[str, float], budget: Budget
+    ) -> float | None:
+        """Steps a second of these runs where those that can advance together do; None where that is not to be had.
 
         Args:
-            work: seconds that all of it is expected to take.
-            started: when measuring began; None: nothing is measured.
+            alone: seconds of a step of the first run, with as many threads.
+            costs: of every run's step beside the first run's.
         """
-        kinds = {kind: next(run for run in self._runs if run.spec.label == kind) for kind in self._kinds.values()}
+        groups = self._groups([ids])
+        expected = sum(alone * costs[run] for group in groups for run in group)
+        if not groups or not self._fits(groups) or not budget.allows(expected):
+            return None
+        runs = {run.spec.run: run for run in self._runs}
+        seconds = sum(alone * costs[run] for run in ids if not any(run in group for group in groups))
+        try:
+            for group in groups:
+                copies = [self._copy(runs[run]) for run in group]
+                seconds += with_threads(threads, partial(seconds_folded, copies))
+        except (RunFailure, RuntimeError, MemoryError) as error:
+            logger.info("no measurement in lockstep: %s", error)
+            return None
+        return len(ids) / seconds
+
+    def _costs(self, first: float, budget: Budget) -> dict[str, float]:
+        """What a step of each run costs beside the others: in seconds where there is time to look, else in FLOPs."""
         seconds: dict[str, float] = {}
-        for kind, run in kinds.items():
-            spent = 0.0 if started is None else time.perf_counter() - started
-            if started is None or not affordable([work / self._steps], work, spent) or not self._copy_fits(run):
-                break
-            seconds[kind] = self._alone(run, self._threads)
-        if len(seconds) < len(kinds):
-            seconds = {kind: _flops(run) for kind, run in kinds.items()}
+        for kind, run in self._by_kind().items():
+            if not budget.allows(first) or not self._copy_fits(run):
+                return self._counted()
+            seconds[kind] = self._seconds(run, self._threads)
         return {run: seconds[kind] for run, kind in self._kinds.items()}
+
+    def _counted(self) -> dict[str, float]:
+        """FLOPs of a batch of the first step."""
+        flops = {kind: _flops(run) for kind, run in self._by_kind().items()}
+        return {run: flops[kind] for run, kind in self._kinds.items()}
+
+    def _by_kind(self) -> dict[str, Run]:
+        """A run of each kind; those that their seed alone tells apart are of one."""
+        return {run.spec.label: run for run in reversed(self._runs)}
 
     def _copy_fits(self, run: Run) -> bool:
         """Whether there is room for a run twice."""
@@ -149,7 +216,6 @@ class Chooser:
 
 
 def _flops(run: Run) -> float:
-    """Counted for a batch of the first step."""
     task, rows = run.schedule.batch(0)
     run.counter.prepare(task, 0)
     batch = run.data[task].train.batch(rows, run.attached.device)

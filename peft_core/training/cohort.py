@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from peft_core.backbones import load_backbone, model_info
-from peft_core.records import Backbone, ComparisonSpec, Emit, Offer, Plan, RunSpec, RunState, StateRecord
+from peft_core.records import (
+    Backbone,
+    ComparisonSpec,
+    Emit,
+    Offer,
+    Plan,
+    RunSpec,
+    RunState,
+    StateRecord,
+    run_specs,
+)
 from peft_core.training import plan as plans
 from peft_core.training.choice import Chooser
 from peft_core.training.data import TaskData, chosen_tasks, load_data, provenance
@@ -22,7 +32,7 @@ from peft_core.training.origins import described_data, weights_sha256
 from peft_core.training.schedule import Schedule
 from peft_core.training.source import fetch_weights
 from peft_core.training.start import new_run, resumed
-from peft_core.training.turns import FAILURES, Alone, Notice, Stop, Told, reason
+from peft_core.training.turns import FAILURES, Alone, InStep, Notice, Stop, Told, reason
 
 if TYPE_CHECKING:
     from peft_core.backbones import ModelSource
@@ -71,15 +81,17 @@ def train_comparison(
         plan = _chosen(spec, members, scene, offer)
         notice({"plan": plan.model_dump(mode="json")})
         members = [run for run in members if plan.share_of(run.spec.run) == share]
+        passengers = []
     else:
-        require_memory(members, spec.training, plan.groups)
+        passengers = _passengers(plan, members, scene, folder)
+        require_memory([*members, *passengers], spec.training, plan.groups)
         if offer is not None and (said := plans.fewer_cores(plan, offer.cores)):
             notice({"message": said})
     torch.set_num_threads(plan.threads)
     notice({"environment": scene.described | {"threads": plan.threads}})
     for run in members:
         emit(StateRecord(run=run.spec.run, step=run.step, state=RunState.RUNNING))
-    turns = [Alone(run) for run in members]
+    turns = _turns(plan, members, passengers)
     while turns:
         turns = [turn for turn in turns if turn.take(told)]
 
@@ -152,6 +164,32 @@ def _started(runs: Sequence[RunSpec], scene: _Scene, told: Told, folder: Path, r
         told.notice({"run": spec.run, "config": run.config.model_dump(), "total_steps": run.total_steps})
         made.append(run)
     return made
+
+
+def _passengers(plan: Plan, members: Sequence[Run], scene: _Scene, folder: Path) -> list[Run]:
+    """The other runs of the members' groups, which do not train now, as far as they got."""
+    own = [run.spec.run for run in members]
+    wanted = {run for group in plan.groups_with(own) for run in group if run not in own}
+    made = []
+    for spec in run_specs(own[0].rpartition("-")[0], members[0].spec.comparison) if wanted else ():
+        if spec.run in wanted:
+            run = new_run(spec, scene.backbone, scene.data, scene.schedule, folder / spec.run)
+            resumed(run)
+            made.append(run)
+    return made
+
+
+def _turns(plan: Plan, members: Sequence[Run], passengers: Sequence[Run]) -> list[Alone | InStep]:
+    """Who takes turns with whom, in the order of the runs."""
+    turns: dict[tuple[str, ...], Alone | InStep] = {}
+    for run in members:
+        group = next((group for group in plan.groups if run.spec.run in group), ())
+        if not group:
+            turns[(run.spec.run,)] = Alone(run)
+        elif group not in turns:
+            live, beside = ([run for run in runs if run.spec.run in group] for runs in (members, passengers))
+            turns[group] = InStep(live, beside)
+    return list(turns.values())
 
 
 def _chosen(spec: ComparisonSpec, members: Sequence[Run], scene: _Scene, offer: Offer | None) -> Plan:

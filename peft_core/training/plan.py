@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from peft_core.records import FEW_STEPS, Offer, Plan
 
@@ -16,7 +17,7 @@ SMALL_MODEL = 10_000_000
 """Parameters below which several threads gain too little to be worth their waiting for each other."""
 WORKER_GAIN = 0.9
 """What a further worker is assumed to add where a core is idle for it: it shares the memory's bandwidth."""
-CLEARLY = 0.95
+CLEARLY = 0.9
 """A plan replaces a simpler one where it takes less than this share of its time."""
 WORKER_BYTES = 600 * 2**20
 """Memory of a worker before it has loaded a model."""
@@ -41,21 +42,31 @@ class Measured:
 
     alone: by threads, runs in turns. folded: by threads, all runs that can be folded in one batch and the others in
     turns. share: one worker's share so, with one thread. idle: cores that did nothing while one thread worked.
-    seconds: what measuring took.
     """
 
     alone: Mapping[int, float]
     folded: Mapping[int, float] = field(default_factory=dict)
     share: float | None = None
     idle: float = 0.0
-    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be done. steps: of all runs together; evaluations: in as many steps that take as long."""
+
+    steps: int
+    evaluations: float = 0.0
+
+    def seconds(self, rate: float, alone: float) -> float:
+        """How long it takes at `rate` steps a second, and `alone` of runs in turns: each run is evaluated by itself."""
+        return self.steps / rate + self.evaluations / alone
 
 
 @dataclass(frozen=True)
 class Candidate:
     """A way to execute a comparison. rate: steps of all runs a second; seconds: from now to the end of all runs."""
 
-    execution: str
+    execution: Literal["apart", "lockstep"]
     workers: int
     threads: int
     rate: float
@@ -69,24 +80,23 @@ class Candidate:
         return f"one worker, {how} with {_threads(self.threads)}"
 
 
-def candidates(measured: Measured, offer: Offer, workers: int, steps: int) -> list[Candidate]:
+def candidates(measured: Measured, offer: Offer, workers: int, work: Work) -> list[Candidate]:
     """What can be chosen, the simplest first.
 
     Args:
         workers: the most that can be had, within the offer, the runs and the memory.
-        steps: still to do, of all runs together.
     """
-    found = [
-        Candidate(execution, 1, threads, rate, steps / rate)
-        for execution, rates in (("apart", measured.alone), ("lockstep", measured.folded))
-        for threads, rate in sorted(rates.items())
-    ]
+    alone = measured.alone
+    found = [Candidate("apart", 1, threads, rate, work.seconds(rate, rate)) for threads, rate in alone.items()]
+    for threads, rate in measured.folded.items():
+        found.append(Candidate("lockstep", 1, threads, rate, work.seconds(rate, alone[threads])))
     gain = 1 + min(workers - 1, measured.idle) * WORKER_GAIN
-    if workers > 1:
-        for execution, rate in (("apart", measured.alone.get(1)), ("lockstep", measured.share)):
-            if rate is not None:
-                together = rate * gain
-                found.append(Candidate(execution, workers, 1, together, steps / together + offer.start_seconds))
+    if workers > 1 and 1 in alone:
+        seconds = work.seconds(alone[1] * gain, alone[1] * gain) + offer.start_seconds
+        found.append(Candidate("apart", workers, 1, alone[1] * gain, seconds))
+    if workers > 1 and 1 in alone and measured.share is not None:
+        seconds = work.seconds(measured.share * gain, alone[1] * gain) + offer.start_seconds
+        found.append(Candidate("lockstep", workers, 1, measured.share * gain, seconds))
     return found
 
 
@@ -96,30 +106,33 @@ def best(found: Sequence[Candidate]) -> Candidate:
     return next(candidate for candidate in found if candidate.seconds * CLEARLY <= soonest)
 
 
-def why_measured(chosen: Candidate, found: Sequence[Candidate]) -> str:
-    """The sentence for the page."""
+def why_measured(chosen: Candidate, found: Sequence[Candidate], alone: Sequence[str] = ()) -> str:
+    """The sentence for the page. alone: why runs do not advance with others."""
+    said = f"{_capital(chosen.name)}: about {chosen.rate:.3g} steps a second by a short measurement"
     others = [candidate for candidate in found if candidate is not chosen]
-    said = f"{_capital(chosen.name)}: measured at {chosen.rate:.3g} steps a second"
-    if not others:
-        return f"{said}."
-    second = max(others, key=lambda candidate: candidate.rate)
-    if second.rate > chosen.rate:
-        return f"{said}; {second.name} would make {second.rate:.3g}, but end hardly sooner or later."
-    return f"{said}, {chosen.rate / second.rate:.2f} times {second.name}."
+    if others:
+        second = max(others, key=lambda candidate: candidate.rate)
+        far = chosen.rate / second.rate
+        said += f", {far:.2f} times {second.name}" if far >= 1 else f"; {second.name} would not end clearly sooner"
+    return f"{said}.{_by_themselves(chosen.execution, alone)}"
 
 
 def why_rule(threads: int, steps: int, offer: Offer | None) -> str:
     """The sentence for the page where nothing was measured."""
     said = f"One worker, in turns with {_threads(threads)}"
     if offer is None or steps >= FEW_STEPS:
-        return f"{said}: nothing was measured."
+        return f"{said}: there was nothing to choose."
     return f"{said}: {steps} steps are done before another way would pay."
 
 
-def why_given(execution: str, workers: int, threads: int, asked: str) -> str:
+def why_given(execution: Literal["apart", "lockstep"], workers: int, threads: int, alone: Sequence[str] = ()) -> str:
     """The sentence for the page where the comparison asks for a plan."""
-    said = f"{_capital(Candidate(execution, workers, threads, 1.0, 1.0).name)}, as the comparison asks"
-    return f"{said}; more than one worker cannot be had here." if asked == "workers" and workers == 1 else f"{said}."
+    name = _capital(Candidate(execution, workers, threads, 1.0, 1.0).name)
+    return f"{name}, as the comparison asks.{_by_themselves(execution, alone)}"
+
+
+def _by_themselves(execution: str, alone: Sequence[str]) -> str:
+    return f" By itself: {'; '.join(alone)}." if alone and execution == "lockstep" else ""
 
 
 def shares(costs: Mapping[str, float], kinds: Mapping[str, str], workers: int) -> tuple[tuple[str, ...], ...]:

@@ -13,7 +13,9 @@ from typing import Any
 import psutil
 import torch
 
+from peft_core.records import RunFailure
 from peft_core.training.counting import Flops, StepCounter
+from peft_core.training.lockstep import Together
 from peft_core.training.loop import Run, train
 
 TIMED = 2
@@ -26,7 +28,7 @@ class Uncounted(StepCounter):
     """For a copy, whose FLOPs nobody reads: counting those of a new method takes longer than many steps."""
 
     def __init__(self) -> None:
-        """Needs nothing to count."""
+        self.folded = False
 
     def prepare(self, task: int, step: int) -> None:
         """Nothing to find out."""
@@ -48,6 +50,24 @@ def seconds_alone(copy: Run, steps: int = TIMED) -> float:
     copy.eval_every = copy.total_steps + 1
     records = train(copy)
     return _fastest(lambda: next(records), min(steps, copy.total_steps - 1))
+
+
+def seconds_folded(copies: Sequence[Run], steps: int = TIMED) -> float:
+    """Seconds of one step of runs that advance together; that of the fastest of some.
+
+    Raises:
+        RunFailure: one of them cannot take these steps.
+    """
+    for copy in copies:
+        copy.counter = Uncounted()
+    together, live = Together(copies), [copy.spec.run for copy in copies]
+
+    def step() -> None:
+        for found in together.step(live).values():
+            if isinstance(found, Exception):
+                raise RunFailure(str(found))
+
+    return _fastest(step, steps)
 
 
 def _fastest(step: Callable[[], Any], steps: int) -> float:
@@ -93,6 +113,21 @@ def with_threads(count: int, measure: Callable[[], float]) -> float:
         torch.set_num_threads(before)
 
 
-def affordable(steps: Sequence[float], work_seconds: float, spent: float) -> bool:
-    """Whether timing steps of these durations keeps the measurement within its share of the work."""
-    return spent + sum(steps) * (1 + TIMED) <= SHARE_OF_WORK * work_seconds
+class Budget:
+    """How long measuring may take: until it is known how long the work takes, as long as it needs."""
+
+    def __init__(self) -> None:
+        self._started, self._limit = time.perf_counter(), float("inf")
+
+    @property
+    def spent(self) -> float:
+        """Seconds since the beginning."""
+        return time.perf_counter() - self._started
+
+    def expects(self, seconds: float) -> None:
+        """The work is expected to take so long."""
+        self._limit = SHARE_OF_WORK * seconds
+
+    def allows(self, step: float) -> bool:
+        """Whether there is time to measure steps that may take so many seconds each."""
+        return self.spent + step * (1 + TIMED) <= self._limit

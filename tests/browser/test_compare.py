@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
@@ -71,6 +72,7 @@ def test_a_comparison_trains_live_and_outlives_the_tab(visitor: Visitor) -> None
     seen = wait_for_points(page, "loss", 2)
     grown = wait_for_points(page, "loss", seen)
     assert grown > seen
+    expect(page.locator(".rl-plan")).to_contain_text(re.compile(r"workers?, (each )?in (turns|lockstep) with"))
 
     zoom(page, "loss")
     zoomed = chart(page, "loss", "plot.layout.xaxis.range.map((x) => Math.round(x * 100))")

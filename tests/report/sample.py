@@ -137,7 +137,7 @@ def sample_view(steps: int = 60, seeds: tuple[int, ...] = (0, 1), methods: tuple
         number=1,
         spec=spec,
         state=RunState.FINISHED,
-        plan={"kind": "apart", "device": "cpu"},
+        plan={"execution": "apart", "workers": 1, "threads": 1, "device": "cpu", "why": "One worker <in turns>."},
         environment={"cpu": "two cores", "torch": "2.13.0"},
         baseline_score=0.0,
         metric=METRIC,

@@ -98,6 +98,7 @@ def embedded(page: str) -> list[dict[str, Any]]:
 
 def test_the_report_is_one_file_that_asks_no_other_host() -> None:
     page = report_html(failed(sample_view()))
+    assert "<p>One worker &lt;in turns&gt;.</p>" in page
     assert "<script src" not in page and "<link" not in page
     assert "loss was &lt;NaN&gt; at step 3." in page
     *charts, pareto = embedded(page)

@@ -151,7 +151,7 @@ def test_a_share_whose_worker_cannot_be_started_fails_and_the_other_goes_on(tmp_
     assert {run.error for run in view.runs[1::2]} == {"OSError: no more processes"}
 
 
-@pytest.mark.parametrize(("spec", "workers"), [("workers", 2), ("auto", 2), ("apart", 1)])
+@pytest.mark.parametrize(("spec", "workers"), [("workers", 2), ("auto", 2), ("apart", 1), ("lockstep", 1)])
 def test_what_a_comparison_may_use_follows_what_it_asks_for(tmp_path, spec, workers):
     executor = ProcessExecutor(tmp_path, TRAINER, threads=2)
     with supervise(tmp_path, executor) as supervisor:

@@ -65,6 +65,7 @@ export class Drawing {
     state.dataset.state = shown.state;
     state.textContent = shown.shipped ? "shipped example" : shown.queue_place && shown.state === "queued" ? `queued, place ${shown.queue_place}` : shown.state;
     this.find(".rl-meta").textContent = this.meta();
+    this.find(".rl-plan").textContent = shown.plan.why ?? "";
     const progress = this.find(".rl-progress");
     const percent = Math.round(100 * shown.progress);
     progress.hidden = shown.ended;
