@@ -22,6 +22,7 @@ from peft_core.methods._kernels import (
     sensitivity_kernel,
     triton_installed,
 )
+from peft_core.methods._kernels_pair import drawn_products
 from peft_core.methods._masks import n_of_m_mask
 from scripts.benchmarking.peers import DECAY, RATE, autocast, peft_step, trainer_steps_per_second
 from scripts.benchmarking.runs import BATCHES, Step, apart, in_lockstep, made_up_rows, made_up_runs
@@ -169,7 +170,12 @@ def kernels(size: Size, device: str) -> list[dict[str, Any]]:
         return masked_product_twin(masked_product_twin(x, a, keys_a, "right"), b, keys_b, "left")
 
     products = {
-        "kernel": lambda: torch.autograd.grad(masked_products(x, a, b, keys_a, keys_b), leaves, upstream),
+        "masks inside the product": lambda: torch.autograd.grad(
+            masked_products(x, a, b, keys_a, keys_b), leaves, upstream
+        ),
+        "factors drawn by a kernel": lambda: torch.autograd.grad(
+            drawn_products(x, a, b, (keys_a, keys_b)), leaves, upstream
+        ),
         "twin, masks kept": lambda: torch.autograd.grad(stored(), leaves, upstream),
         "twin, masks drawn again": lambda: torch.autograd.grad(drawn_again(), leaves, upstream),
     }
