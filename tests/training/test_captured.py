@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from peft_core.methods import list_methods
+from peft_core.methods import fastest, list_methods
 from peft_core.training import captured as module
 from peft_core.training.captured import MOST_SHAPES, TIMED, UNTIMED, WIDTH, Captured, captured_for, why_not, widened
+from peft_core.training.checkpoint import latest_checkpoint
 from peft_core.training.loop import _passes, train
 from peft_core.training.problems import Encoded
 from tests.training.test_loop import DATA, make_run
@@ -146,6 +147,17 @@ def test_a_run_keeps_its_curve():
     expected, found = ([r.loss for r in train(one) if r.event == "step"] for one in (usual, run))
     assert found == pytest.approx(expected, abs=2e-5)
     assert run.captured.chosen() and run.totals.flops > usual.totals.flops
+
+
+def test_ways_that_were_measured_come_back_with_a_checkpoint(tmp_path, monkeypatch):
+    run = make_run(folder=tmp_path)
+    monkeypatch.setattr(fastest, "_chosen", {})
+    fastest.take_over({"products of a shape": "drawn"})
+    run.save()
+    monkeypatch.setattr(fastest, "_chosen", {})
+    again = make_run(folder=tmp_path)
+    again.restore(latest_checkpoint(tmp_path / "checkpoints")[0])
+    assert fastest.choices() == {"products of a shape": "drawn"}
 
 
 def test_without_a_device_nothing_is_captured():
