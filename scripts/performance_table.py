@@ -142,7 +142,7 @@ def _ahead(rows: list[dict[str, Any]], key: str, what: str) -> list[str]:
     return [
         f"{what}: `{best['label']}` is ahead of `{row['label']}`, which takes {row[key] / best[key]:.3f} times as much"
         for row in known
-        if not is_peer(row["label"]) and row[key] > best[key]
+        if not is_peer(row["label"]) and round(row[key] / best[key], 3) > 1
     ]
 
 
