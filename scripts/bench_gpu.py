@@ -74,14 +74,32 @@ def measured(size: Any, device: str, done: Callable[[str], None]) -> tuple[dict[
         except (RuntimeError, ValueError, TypeError, ImportError, AssertionError) as error:
             broken.append(f"{name}: {type(error).__name__}: {error}")
         done(name)
+    found["bars"] = bars(found)
     found["ways_chosen_by_the_engine"] = fastest.choices()
     return found, broken
 
 
+def bars(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """What is asked for beside what was measured."""
+    lines: list[dict[str, Any]] = []
+    for name, part in found.items():
+        if name.startswith("steps "):
+            for way in ("bare", "engine"):
+                ratio = next(line for line in part["lines"] if line["label"].endswith(f", {way}"))["step_vs_reference"]
+                asked = f"{part['model']}: a step ({way}) by {part['reference']}'s, at most"
+                lines.append({"asked": asked, "limit": 1.0, "measured": ratio, "met": ratio <= 1.0})
+        folded = [line for line in part.get("lines", []) if line["label"] == "in lockstep"] if "lock" in name else []
+        for line in folded:
+            asked = f"{part['model']}: {part['runs']} runs in lockstep by PEFT and the Trainer, at least"
+            lines.append({"asked": asked, "limit": 5.0, "measured": line["vs_trainer"], "met": line["vs_trainer"] >= 5})
+    return lines
+
+
 def without_figures(value: Any) -> Any:
-    """The document of a dry run: every measured number is null."""
+    """The document of a dry run: every measured number, and what follows from it, is null."""
     if isinstance(value, dict):
-        return {name: without_figures(entry) for name, entry in value.items()}
+        follows = ("met", "fastest")
+        return {name: None if name in follows else without_figures(entry) for name, entry in value.items()}
     if isinstance(value, list):
         return [without_figures(entry) for entry in value]
     return None if isinstance(value, float) else value

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 BEGIN, END = "<!-- speed: written by scripts/performance_table.py -->", "<!-- end of speed -->"
-PEERS = ("peft ", "hugging face", "trainer", "d copies")
+PEERS = ("peft ", "hugging face", "trainer", "plain copies")
 """How labels of what others made begin or are known."""
 HEAD = ("what", "measured", "of the reference", "of the floor")
 Document = Mapping[str, Any]
@@ -57,9 +57,20 @@ def step_part(document: Document) -> Part:
 
 def memory_part(document: Document) -> Part:
     rows = document["rows"]
-    lines = [Line(row["label"], _mib(row["peak_bytes"]), row.get("peak_vs_reference")) for row in rows]
-    title = f"Peak memory of a step on {document.get('model', 'the same model')} beyond the weights"
+    lines = [Line(row["label"], _memory(row), row.get("peak_vs_reference")) for row in rows]
+    title = f"Peak memory of a step on {document['model']} beyond weights, masks and moments"
+    if plain := document.get("plain_over_ours"):
+        title += (
+            f"; plain copies at d = {plain['d']} cost {plain['cost_above_floor']:.2f} times as much above the floor, "
+            f"with {plain['adapter_bytes']:.2f} times the adapter's and {plain['optimizer_bytes']:.2f} times the "
+            "optimizer's bytes"
+        )
     return Part(title, lines, _ahead(rows, "peak_bytes", "memory"))
+
+
+def _memory(row: Mapping[str, Any]) -> str:
+    above = row.get("ms_above_floor")
+    return f"{row['peak_bytes'] / 2**20:.1f} MiB" + (f", {above:.1f} ms above the floor" if above is not None else "")
 
 
 def plan_part(document: Document) -> Part:
@@ -131,16 +142,12 @@ def _ahead(rows: list[dict[str, Any]], key: str, what: str) -> list[str]:
     return [
         f"{what}: `{best['label']}` is ahead of `{row['label']}`, which takes {row[key] / best[key]:.3f} times as much"
         for row in known
-        if not is_peer(row["label"]) and row[key] > best[key]
+        if not is_peer(row["label"]) and round(row[key] / best[key], 3) > 1
     ]
 
 
 def _ms(value: float) -> str:
     return f"{value:.3g} ms" if value < 100 else f"{value:.0f} ms"
-
-
-def _mib(value: float) -> str:
-    return f"{value / 2**20:.1f} MiB"
 
 
 def section(documents: Mapping[str, Document]) -> str:

@@ -42,6 +42,7 @@ def test_the_dry_run_does_everything_and_keeps_no_figure(tmp_path):
     assert not list(numbers(document))
     assert all(check["passed"] is not False for check in document["checks"])
     assert sum(check["passed"] is True for check in document["checks"]) >= 10
+    assert len(document["bars"]) == 6 and {bar["met"] for bar in document["bars"]} == {None}
     labels = [line["label"] for line in document["steps roberta-base"]["lines"]]
     assert labels[0] == document["steps roberta-base"]["reference"] and len(labels) == 5
     assert {line["label"] for line in document["lockstep vit-b16"]["lines"]} >= {

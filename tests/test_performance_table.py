@@ -23,7 +23,15 @@ def step_rows(ours: float) -> list[dict]:
 def documents(ours: float = 102.0) -> dict[str, dict]:
     made = {
         "step": {"model": "wide", "tokens": 64, "reference": "peft LoRA rank=32", "rows": step_rows(ours)},
-        "memory": {"rows": [{"label": "lora", "peak_bytes": 3 * 2**20, "peak_vs_reference": 0.5}]},
+        "memory": {
+            "model": "wide",
+            "plain_over_ours": {"d": 4, "cost_above_floor": 2.5, "adapter_bytes": 4.0, "optimizer_bytes": 4.0},
+            "rows": [
+                {"label": "peft LoRA rank=32", "peak_bytes": 6 * 2**20, "peak_vs_reference": 1.0},
+                {"label": "lora", "peak_bytes": 3 * 2**20, "peak_vs_reference": 0.5, "ms_above_floor": 1.25},
+                {"label": "plain copies d=4", "peak_bytes": 9 * 2**20, "peak_vs_reference": 1.5},
+            ],
+        },
         "plan": {"rows": [{"label": "chosen", "seconds_median": 12.34, "ratio": 1.0, "score": 0.8}]},
         "rank": {
             "shape": [8, 8],
@@ -62,7 +70,8 @@ def test_every_file_has_its_lines_with_machine_and_versions():
     text = section(documents())
     for line in (
         "| capaboost_lora:rank=32,d=2 | 102 ms | 1.020 |",
-        "| lora | 3.0 MiB | 0.500 |",
+        "| lora | 3.0 MiB, 1.2 ms above the floor | 0.500 |",
+        "| plain copies d=4 | 9.0 MiB | 1.500 |",
         "| chosen | 12.3 s | 1.000 |",
         "| from its factors | 1.26 ms |",
         "| rank | 80.0 ms + 0.25 ms each, R² 0.991 |",
@@ -71,6 +80,7 @@ def test_every_file_has_its_lines_with_machine_and_versions():
     ):
         assert line in text.splitlines(), line
     assert text.count("on A Machine, 1 of 2 cores; torch 9.8, transformers 7.6, peft 5.4.") == len(PARTS)
+    assert "plain copies at d = 4 cost 2.50 times as much above the floor" in text and "memory: `" not in text
     assert "Not measured" not in text and "training step" not in text
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from peft_core.methods._contract import Attached, Group, Method, MethodConfig, SecondPass, WeightUpdate
 from peft_core.methods._fold import Fold, added_tokens, kinship, obstacle, touched
+from peft_core.methods._kernels import fastest
 from peft_core.records import InputError, MethodSpec, checked
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "WeightUpdate",
     "added_tokens",
     "discover",
+    "fastest",
     "get_method",
     "kinship",
     "list_methods",

@@ -19,7 +19,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from peft_core.methods._choice import Fastest
+from peft_core.methods._kernels_pair import drawn_products
 from peft_core.methods._masks import _SIGN, MaskedCopies, WeightTransform, hash_counters, kept_count
+from peft_core.methods._product import FrozenMap
 
 Side = Literal["right", "left"]
 Products = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -141,26 +143,36 @@ def fastest_products(
     a: Tensor,
     b: Tensor,
     keys: tuple[Tensor, Tensor] | None,
-    gate: Tensor | None,
     usual: Products,
-    finish: Callable[[Tensor, Tensor], Tensor],
+    scale: float = 1.0,
+    gate: Tensor | None = None,
+    frozen: FrozenMap | None = None,
 ) -> Tensor:
-    """`usual(x, a, b)`, or `finish(x, masked_products(...))` where that is faster for this shape and dtype.
+    """What `usual(x, a, b)` computes, the pair's output scaled and the frozen map's added, in the fastest way.
 
-    Measured forward and backward. `usual` wherever no kernel can run or none should: without CUDA, without Triton, for
-    masks that keys do not tell, without gradients, where products are counted, and while a graph is captured whose
-    shape was not measured before.
+    Ways: `inside`, masks drawn inside the products; `drawn`, masked factors written by one kernel each; `usual`. They
+    are measured forward and backward, once for a shape and dtype. `usual` wherever no kernel can run or none should:
+    without CUDA, without Triton, for masks that keys do not tell, without gradients, where products are counted, and
+    while a graph is captured whose shape was not measured before.
     """
     if keys is None or not _may_choose(x) or not torch.is_grad_enabled():
         return usual(x, a, b)
     below = "with input gradient" if x.requires_grad else "without input gradient"
     tokens, shapes = _power(x.numel() // x.shape[-1]), f"{tuple(a.shape)} {tuple(b.shape)} {len(keys[0])}"
     key = f"products {tokens} {shapes} {_dtype(x)} {below}"
+    if key not in fastest.choices() and _capturing():
+        return usual(x, a, b)
 
-    def kernels(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
-        return finish(x, masked_products(x, a, b, *keys, gate))
+    def inside(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        y = masked_products(x, a, b, *keys, gate)
+        y = y if scale == 1 else y * scale
+        return y if frozen is None else frozen(x) + y
 
-    return kernels(x, a, b) if _kernel_wins(key, kernels, usual, (x, a, b)) else usual(x, a, b)
+    def drawn(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        return drawn_products(x, a, b, keys, scale, frozen)
+
+    ways: dict[str, Products] = {"inside": inside} | ({} if gate is not None else {"drawn": drawn}) | {"usual": usual}
+    return ways[fastest.pick(key, {name: _passes(way, (x, a, b)) for name, way in ways.items()})](x, a, b)
 
 
 def fastest_sum(left: Tensor, right: Tensor, uses: Uses, twin: Callable[[Tensor, Tensor, Uses], Tensor]) -> Tensor:
@@ -195,22 +207,16 @@ def sensitivity_kernel(left: Tensor, right: Tensor, uses: Uses) -> Tensor:
     return sensitivity_sum(left.float().contiguous(), right.float().contiguous(), delta, x)
 
 
-def _kernel_wins(key: str, kernels: Products, usual: Products, given: tuple[Tensor, Tensor, Tensor]) -> bool:
-    """Whether the kernels are faster; measured on copies, so that no gradient of the run is touched."""
-    if key not in fastest.choices() and _capturing():
-        return False
+def _passes(products: Products, given: tuple[Tensor, Tensor, Tensor]) -> Callable[[], object]:
+    """Forward and backward on copies of what is given, so that no gradient of the run is touched."""
 
-    def passes(products: Products) -> Callable[[], object]:
-        def both() -> object:
-            with torch.enable_grad():
-                leaves = [value.detach().requires_grad_(value.requires_grad) for value in given]
-                answer = products(*leaves)
-                wanted = [leaf for leaf in leaves if leaf.requires_grad]
-                return torch.autograd.grad(answer, wanted, torch.ones_like(answer)) if wanted else answer
+    def both() -> object:
+        leaves = [value.detach().requires_grad_(value.requires_grad) for value in given]
+        answer = products(*leaves)
+        wanted = [leaf for leaf in leaves if leaf.requires_grad]
+        return torch.autograd.grad(answer, wanted, torch.ones_like(answer)) if wanted else answer
 
-        return both
-
-    return fastest.pick(key, {"kernel": passes(kernels), "twin": passes(usual)}) == "kernel"
+    return both
 
 
 def _as_autocast(x: Tensor) -> Tensor:

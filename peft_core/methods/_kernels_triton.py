@@ -15,6 +15,8 @@ from torch import Tensor
 
 SPLIT_TOKENS = 512
 """Tokens of a gradient that one program sums; parts are added in one order, so that equal input gives equal bits."""
+ELEMENTS = 256
+"""Values of a shared tensor that one program masks."""
 
 
 @triton.jit
@@ -162,6 +164,59 @@ def _sensitivity(
         gradient = _dot(d, u, gradient, precision)
     place = parts + tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)
     tl.store(place, tl.sum(tl.abs(update * gradient)))
+
+
+@triton.jit
+def _drawn(shared, keys, stacked, count, line, wide, step, copies, scale, block: tl.constexpr):
+    """The masked copies of a shared tensor, scaled: value n of branch i at (n // line) wide + n % line + i step."""
+    n = tl.program_id(0) * block + tl.arange(0, block)
+    values = tl.load(shared + n, mask=n < count, other=0.0).to(tl.float32) * scale
+    place = (n // line) * wide + n % line
+    for branch in range(copies):
+        kept = _kept(n, tl.load(keys + 2 * branch), tl.load(keys + 2 * branch + 1))
+        masked = tl.where(kept, values, 0.0).to(stacked.dtype.element_ty)
+        tl.store(stacked + place + branch * step, masked, mask=n < count)
+
+
+@triton.jit
+def _summed(gradient, keys, total, count, line, wide, step, copies, scale, block: tl.constexpr):
+    """From the gradient of what `_drawn` makes to that of the shared tensor."""
+    n = tl.program_id(0) * block + tl.arange(0, block)
+    place = (n // line) * wide + n % line
+    found = tl.zeros((block,), dtype=tl.float32)
+    for branch in range(copies):
+        kept = _kept(n, tl.load(keys + 2 * branch), tl.load(keys + 2 * branch + 1))
+        part = tl.load(gradient + place + branch * step, mask=n < count, other=0.0).to(tl.float32)
+        found += tl.where(kept, part, 0.0)
+    tl.store(total + n, (found * scale).to(total.dtype.element_ty), mask=n < count)
+
+
+def drawn_copies(shared: Tensor, keys: Tensor, side_by_side: bool, scale: float, dtype: torch.dtype) -> Tensor:
+    """The masked copies of (rows, cols), one below the other (d rows, cols) or side by side (rows, d cols)."""
+    rows, cols = shared.shape
+    shape = (rows, len(keys) * cols) if side_by_side else (len(keys) * rows, cols)
+    stacked = torch.empty(shape, dtype=dtype, device=shared.device)
+    _drawn[_elements(shared)](shared, keys, stacked, *_places(shared, keys, side_by_side), scale, ELEMENTS)
+    return stacked
+
+
+def summed_copies(gradient: Tensor, keys: Tensor, shared: Tensor, side_by_side: bool, scale: float) -> Tensor:
+    """The gradient of `shared` (rows, cols) from that of its `drawn_copies`, contiguous; in the dtype of `shared`."""
+    total = torch.empty_like(shared)
+    _summed[_elements(shared)](gradient, keys, total, *_places(shared, keys, side_by_side), scale, ELEMENTS)
+    return total
+
+
+def _elements(shared: Tensor) -> tuple[int]:
+    return (triton.cdiv(shared.numel(), ELEMENTS),)
+
+
+def _places(shared: Tensor, keys: Tensor, side_by_side: bool) -> tuple[int, int, int, int, int]:
+    """(count, line, wide, step, copies) of `_drawn`."""
+    count, cols = shared.numel(), shared.shape[1]
+    if side_by_side:
+        return count, cols, len(keys) * cols, cols, len(keys)
+    return count, count, 0, count, len(keys)
 
 
 def stacked_product(x: Tensor, shared: Tensor, keys: Tensor, strides: tuple[int, int, int], lines_out: bool) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -140,14 +139,10 @@ class LowRank(nn.Module):
                 return low_rank_product(x, a, b, self.gate, masks_a, masks_b, self.scale, frozen, self.way)
 
             if self.way is None and x.is_cuda:
-                finish = partial(self._finished, frozen)
-                return fastest_products(x, self.A, self.B, self._keys_on(x.device), self.gate, usual, finish)
+                keys = self._keys_on(x.device)
+                return fastest_products(x, self.A, self.B, keys, usual, self.scale, self.gate, frozen)
             return usual(x, self.A, self.B)
         y = self._dropped(x) if drops and self.mask_A.copies > 1 else self._product(self.dropout(x))
-        return self._finished(frozen, x, y)
-
-    def _finished(self, frozen: FrozenMap | None, x: Tensor, y: Tensor) -> Tensor:
-        """y scaled, and the frozen map's output added."""
         y = y if self.scale == 1 else y * self.scale
         return y if frozen is None else frozen(x) + y
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from peft_core.methods import Attached, MethodConfig, SecondPass
+from peft_core.methods import Attached, MethodConfig, SecondPass, fastest
 from peft_core.metrics.resampling import Outcomes
 from peft_core.records import EvalRecord, Event, LayerRank, RankOf, RankRecord, RunSpec, StepRecord
 from peft_core.training.accounting import same_products
@@ -160,6 +160,7 @@ class Run:
             "best": self.best,
             "best_extra": self.best_extra,
             "extra": self.extra_state(),
+            "ways": fastest.choices(),
         }
         save_checkpoint(self.folder / "checkpoints", self.step, state, tensors)
         self.checkpointed_at = self.seconds
@@ -167,6 +168,7 @@ class Run:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continues from a checkpoint, bit for bit."""
         state = checkpoint.state
+        fastest.take_over(state.get("ways", {}))
         if self.attached.load_extra_state and state["extra"] is not None:
             self.attached.load_extra_state(state["extra"])
             self._build_optimizer()

@@ -49,6 +49,7 @@ def _kernels(device: str) -> Iterator[Check]:
         return
     for dtype in kernel_checks.TOLERANCE:
         kernel_checks.products_agree(device, dtype)
+        kernel_checks.drawn_factors_agree(device, dtype)
         kernel_checks.sums_agree(device, dtype)
         yield Check(f"kernels against their twins in {str(dtype).removeprefix('torch.')}", True, device)
 

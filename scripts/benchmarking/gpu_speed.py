@@ -22,8 +22,10 @@ from peft_core.methods._kernels import (
     sensitivity_kernel,
     triton_installed,
 )
+from peft_core.methods._kernels_pair import drawn_products
 from peft_core.methods._masks import n_of_m_mask
-from scripts.benchmarking.peers import DECAY, RATE, autocast, peft_step, trainer_steps_per_second
+from peft_core.training.optimizer import make_optimizer
+from scripts.benchmarking.peers import DECAY, autocast, peft_step, trainer_steps_per_second
 from scripts.benchmarking.runs import BATCHES, Step, apart, in_lockstep, made_up_rows, made_up_runs
 from scripts.benchmarking.timing import interleaved, median_ratio
 
@@ -65,14 +67,14 @@ def steps(size: Size, model: str, peak: float) -> dict[str, Any]:
     make, rows = size.models[model], size.rows
     method = f"capaboost_lora:rank={size.rank},d=2,sparsity=0.5"
     (run,) = made_up_runs(make(), [method], rows, size.tokens, precision="bf16")
-    (plain,) = made_up_runs(make(), [method], rows, size.tokens, precision="bf16")
+    plain, bare = (made_up_runs(make(), [method], rows, size.tokens, precision="bf16")[0] for _ in range(2))
     plain.captured = None
     encoded = made_up_rows(make(), rows, size.tokens)
     reference = f"PEFT LoRA rank={size.rank}"
     variants: dict[str, Step] = {
         reference: peft_step(make, size.rank, encoded, rows),
         f"PEFT LoRA rank={2 * size.rank}": peft_step(make, 2 * size.rank, encoded, rows),
-        f"{method}, bare": _bare(run.attached, encoded, rows),
+        f"{method}, bare": _bare(bare.attached, encoded, rows),
         f"{method}, engine": apart([run]),
         f"{method}, engine without captured steps": apart([plain]),
     }
@@ -96,11 +98,10 @@ def steps(size: Size, model: str, peak: float) -> dict[str, Any]:
 
 
 def _bare(attached: Any, encoded: Any, rows: int) -> Step:
-    """Forward, backward, fused AdamW over parameters of its own optimizer."""
+    """Forward, backward and the engine's optimizer alone."""
     device = attached.device
     batch, labels = encoded.batch(range(rows), device), encoded.labels_of(range(rows), device)
-    trained = [parameter for parameter in attached.trainable().values()]
-    optimizer = torch.optim.AdamW(trained, lr=RATE, weight_decay=DECAY, fused=True)
+    optimizer = make_optimizer(attached.trainable(), DECAY)
 
     def step() -> None:
         with attached.active():
@@ -169,7 +170,12 @@ def kernels(size: Size, device: str) -> list[dict[str, Any]]:
         return masked_product_twin(masked_product_twin(x, a, keys_a, "right"), b, keys_b, "left")
 
     products = {
-        "kernel": lambda: torch.autograd.grad(masked_products(x, a, b, keys_a, keys_b), leaves, upstream),
+        "masks inside the product": lambda: torch.autograd.grad(
+            masked_products(x, a, b, keys_a, keys_b), leaves, upstream
+        ),
+        "factors drawn by a kernel": lambda: torch.autograd.grad(
+            drawn_products(x, a, b, (keys_a, keys_b)), leaves, upstream
+        ),
         "twin, masks kept": lambda: torch.autograd.grad(stored(), leaves, upstream),
         "twin, masks drawn again": lambda: torch.autograd.grad(drawn_again(), leaves, upstream),
     }

@@ -17,6 +17,8 @@ from peft_core.methods._kernels import (
     masked_products,
     sensitivity_kernel,
 )
+from peft_core.methods._kernels_pair import drawn_products
+from peft_core.methods._product import FrozenMap
 
 CASES = ((4, 40, 24, 2, (2, 35), 0.5), (20, 70, 33, 3, (301,), 0.8), (8, 16, 16, 1, (1,), 0.0))
 """(rank, in, out, d, shape of the tokens, sparsity): tails in every direction, several blocks and token splits."""
@@ -49,13 +51,40 @@ def products_agree(device: str, dtype: torch.dtype) -> None:
             assert deviation <= TOLERANCE[dtype], (rank, d, tuple(one.shape), deviation)
 
 
+def drawn_factors_agree(device: str, dtype: torch.dtype) -> None:
+    """Values and gradients where kernels write the masked factors, with a frozen map and without."""
+    for rank, inner, outs, d, tokens, sparsity in CASES:
+        generator = torch.Generator().manual_seed(rank)
+
+        def drawn(*shape: int, of: torch.Generator = generator) -> Tensor:
+            return torch.randn(shape, generator=of).to(device)
+
+        keys = (branch_keys((rank, inner), sparsity, range(d)), branch_keys((outs, rank), sparsity, range(d, 2 * d)))
+        keys = tuple(key.to(device) for key in keys)
+        x, a, b = drawn(*tokens, inner).to(dtype), drawn(rank, inner), drawn(outs, rank)
+        weight, bias, upstream = (drawn(*shape).to(dtype) for shape in ((outs, inner), (outs,), (*tokens, outs)))
+        leaves = [value.requires_grad_() for value in (x, a, b)]
+        for frozen in (None, FrozenMap(weight, bias)):
+            ours = drawn_products(x, a, b, keys, 1.5, frozen)
+            twin = masked_product_twin(masked_product_twin(x, a, keys[0], "right"), b * 1.5, keys[1], "left")
+            twin = twin if frozen is None else frozen(x) + twin
+            found = (ours, *torch.autograd.grad(ours, leaves, upstream))
+            expected = (twin, *torch.autograd.grad(twin, leaves, upstream))
+            for one, two in zip(found, expected, strict=True):
+                assert one.dtype == two.dtype and one.shape == two.shape
+                deviation = float((one - two).detach().abs().max() / two.detach().abs().max())
+                assert deviation <= TOLERANCE[dtype], (rank, d, tuple(one.shape), deviation)
+
+
 def gradient_of_the_weight_alone(device: str) -> None:
     """Below the first adapted site the input has no gradient."""
     keys = branch_keys((4, 40), 0.5, [1, 2]).to(device)
     x, a = torch.randn(5, 40, device=device), torch.randn(4, 40, device=device, requires_grad=True)
     b, keys_b = torch.randn(24, 4, device=device), branch_keys((24, 4), 0.5, [3, 4]).to(device)
-    masked_products(x, a, b, keys, keys_b).sum().backward()
-    assert a.grad is not None and x.grad is None
+    for products in (masked_products(x, a, b, keys, keys_b), drawn_products(x, a, b, (keys, keys_b))):
+        a.grad = None
+        products.sum().backward()
+        assert a.grad is not None and x.grad is None
 
 
 def sums_agree(device: str, dtype: torch.dtype) -> None:
@@ -79,6 +108,7 @@ def sums_agree(device: str, dtype: torch.dtype) -> None:
 def main(device: str) -> None:
     for dtype in TOLERANCE:
         products_agree(device, dtype)
+        drawn_factors_agree(device, dtype)
         sums_agree(device, dtype)
     gradient_of_the_weight_alone(device)
     print(f"kernels agree with their twins on {device}")

@@ -71,6 +71,9 @@ for dtype, precision in (("*bf16", "ieee"), ("*fp32", "tf32")):
         compiled(kernels._product, shared | {"x": dtype, "y": dtype}, fixed)
     fixed = block | {"block_j": 16, "block_o": 32, "split": 64, "copies": 2}
     compiled(kernels._gradient, shared | {"lines": dtype, "others": dtype}, fixed)
+    for kernel in (kernels._drawn, kernels._summed):
+        pointers = {"shared": "*fp32", "keys": "*i64", "stacked": dtype, "gradient": dtype, "total": "*fp32"}
+        compiled(kernel, pointers | {"scale": "fp32"}, {"block": 256})
     pointers = {"left": "*fp32", "right": "*fp32", "delta": dtype, "x": dtype, "parts": "*fp32"}
     compiled(kernels._sensitivity, pointers, block | {"block_o": 32, "block_i": 32, "block_r": 16})
 """
@@ -111,7 +114,7 @@ def test_without_a_device_the_usual_way_is_taken():
     keys = branch_keys((4, 8), 0.5, [1, 2])
     a, b, x = torch.ones(4, 8), torch.ones(8, 4), torch.ones(3, 8)
     usual = lambda x, a, b: F.linear(F.linear(x, a), b)  # noqa: E731
-    answer = fastest_products(x, a, b, (keys, keys), None, usual, lambda x, update: update * torch.nan)
+    answer = fastest_products(x, a, b, (keys, keys), usual, scale=torch.nan)
     assert torch.equal(answer, torch.full((3, 8), 32.0))
     assert float(fastest_sum(b, a, [(x, x)], lambda left, right, uses: left.sum() + len(uses))) == 33
 
@@ -128,14 +131,14 @@ def on_a_device(monkeypatch):
 
     monkeypatch.setattr(_kernels, "_may_choose", lambda x: not is_in_torch_dispatch_mode())
     monkeypatch.setattr(_kernels, "masked_products", kernels)
+    monkeypatch.setattr(_kernels, "drawn_products", lambda x, a, b, *rest: x @ a.T @ b.T)
     monkeypatch.setattr(_kernels, "fastest", Fastest(lambda work: -len(taken) if work() else 0))
     return taken
 
 
 def device_products(x, module, usual):
     keys = module._keys_on(x.device)
-    finish = lambda x, update: module._finished(None, x, update)  # noqa: E731
-    return fastest_products(x, module.A, module.B, keys, module.gate, usual, finish)
+    return fastest_products(x, module.A, module.B, keys, usual, module.scale, module.gate)
 
 
 @pytest.mark.parametrize("method", ["capaboost_lora:rank=4,d=3", "sora:rank=4,boost.d=2"])
@@ -148,7 +151,7 @@ def test_where_a_kernel_wins_it_computes_what_the_module_does(on_a_device, metho
     usual = lambda x, a, b: module(x) if a is module.A else F.linear(F.linear(x, a), b)  # noqa: E731
     answer = device_products(x, module, usual)
     measured = len(on_a_device)
-    assert measured and list(_kernels.fastest.choices().values()) == ["kernel"]
+    assert measured and list(_kernels.fastest.choices().values()) == ["inside"]
     torch.testing.assert_close(answer, module(x))
     gradients = torch.autograd.grad(answer.square().sum(), module.A)
     expected = torch.autograd.grad(module(x).square().sum(), module.A)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
-from peft_core.methods import list_methods
+from peft_core.methods import fastest, list_methods
 from peft_core.training import captured as module
 from peft_core.training.captured import MOST_SHAPES, TIMED, UNTIMED, WIDTH, Captured, captured_for, why_not, widened
+from peft_core.training.checkpoint import latest_checkpoint
 from peft_core.training.loop import _passes, train
 from peft_core.training.problems import Encoded
 from tests.training.test_loop import DATA, make_run
@@ -148,6 +151,17 @@ def test_a_run_keeps_its_curve():
     assert run.captured.chosen() and run.totals.flops > usual.totals.flops
 
 
+def test_ways_that_were_measured_come_back_with_a_checkpoint(tmp_path, monkeypatch):
+    run = make_run(folder=tmp_path)
+    monkeypatch.setattr(fastest, "_chosen", {})
+    fastest.take_over({"products of a shape": "drawn"})
+    run.save()
+    monkeypatch.setattr(fastest, "_chosen", {})
+    again = make_run(folder=tmp_path)
+    again.restore(latest_checkpoint(tmp_path / "checkpoints")[0])
+    assert fastest.choices() == {"products of a shape": "drawn"}
+
+
 def test_without_a_device_nothing_is_captured():
     run = make_run()
     assert run.captured is None and captured_for(run, lambda batch, labels: labels) is None
@@ -176,6 +190,58 @@ def test_what_has_labels_at_positions_keeps_its_width(more):
     else:
         rows = Encoded(rows.tokens, None, [[1]], rows.pad)
     assert widened(batch, rows, None) == batch
+
+
+class FakeGraph:
+    """Replays as a graph does: on the tensors that the captured passes read and wrote, and on no others."""
+
+    work = None
+
+    def replay(self):
+        self.work()
+
+
+def test_a_graph_reads_and_writes_its_own_tensors(monkeypatch):
+    parameter, idle = nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(1))
+    graphs, calls = [], []
+
+    @contextmanager
+    def graph(captured, pool, capture_error_mode):
+        graphs.append((captured, pool, capture_error_mode))
+        yield
+
+    def passes(batch, labels):
+        calls.append(graphs[-1][1] if graphs else "warming up")
+        assert parameter.grad is None
+        loss = (batch["x"] @ parameter + labels).sum()
+        loss.backward()
+        value, gradient = loss.detach().clone(), parameter.grad
+
+        def again():
+            value.copy_((batch["x"] @ parameter.detach() + labels).sum())
+            gradient.copy_(batch["x"].sum(0))
+
+        if graphs:
+            graphs[-1][0].work = again
+        return value
+
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    fakes = {"Stream": lambda: stream, "current_stream": lambda: stream, "stream": lambda one: nullcontext()}
+    fakes |= {"CUDAGraph": FakeGraph, "graph": graph, "graph_pool_handle": lambda: "the pool"}
+    for name, fake in fakes.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    module._pool.cache_clear()
+    replay = module.CudaCapture([parameter, idle])(passes, {"x": torch.ones(2, 3)}, torch.zeros(2))
+    module._pool.cache_clear()
+    assert calls == ["warming up", "the pool"] and parameter.grad is None
+    with torch.no_grad():
+        parameter.fill_(2.0)
+    given = {"x": torch.tensor([[1.0, 2, 3], [4, 5, 6]])}
+    assert float(replay(given, torch.ones(2))) == 2 * 21 + 2 and len(calls) == 2
+    assert parameter.grad.tolist() == [5, 7, 9] and idle.grad is None
+    parameter.grad = None
+    assert float(replay({"x": -given["x"]}, torch.zeros(2))) == -42
+    assert parameter.grad.tolist() == [-5, -7, -9]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
