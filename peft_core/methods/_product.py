@@ -229,3 +229,54 @@ class _Product(torch.autograd.Function):
                 of_x = of_between @ right if weight is None else _added(of_y @ weight, of_between, right)
             of_x = None if of_x is None else of_x.view(x.shape)
         return (of_x, of_a, of_b, of_gate, *[None] * 7)
+
+
+def masked_linear(x: Tensor, weight: Tensor, bias: Tensor, masks: Masks, beside: bool) -> Tensor:
+    """x times the masked copies of a weight, which are made again for the backward pass, plus a bias.
+
+    Args:
+        weight: (rows, cols).
+        beside: the copies stand beside each other, (rows, d cols); else one below the other, (d rows, cols).
+    """
+    device = x.device.type
+    if not torch.is_autocast_enabled(device):
+        found: Tensor = _MaskedLinear.apply(x, weight, bias, masks.packed, masks.branches, beside)
+        return found
+    x = x.to(torch.get_autocast_dtype(device))
+    with torch.autocast(device, enabled=False):
+        return masked_linear(x, weight, bias.to(x.dtype), masks, beside)
+
+
+def _beside(copies: Tensor) -> Tensor:
+    """(d, rows, cols) to (rows, d cols)."""
+    return copies.transpose(0, 1).flatten(1, 2)
+
+
+class _MaskedLinear(torch.autograd.Function):
+    """See `masked_linear`; products in the input's type."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, packed: Tensor | None, branches: int, beside: bool
+    ) -> Tensor:
+        copies = Masks(packed, branches).copies(weight)
+        ctx.branches, ctx.beside = branches, beside
+        ctx.save_for_backward(x, weight, packed)
+        return F.linear(x, (_beside(copies) if beside else copies.flatten(0, 1)).to(x.dtype), bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, packed = ctx.saved_tensors
+        masks = Masks(packed, ctx.branches)
+        of_y, flat = gradient.reshape(-1, gradient.shape[-1]), x.reshape(-1, x.shape[-1])
+        of_copies = (of_y.T @ flat).to(weight.dtype)
+        if ctx.beside:
+            of_copies = of_copies.unflatten(1, (ctx.branches, -1)).transpose(0, 1)
+        else:
+            of_copies = of_copies.unflatten(0, (ctx.branches, -1))
+        of_x = None
+        if ctx.needs_input_grad[0]:
+            copies = masks.copies(weight)
+            of_x = (of_y @ (_beside(copies) if ctx.beside else copies.flatten(0, 1)).to(x.dtype)).view(x.shape)
+        return (of_x, masks.summed(of_copies), of_y.sum(0), None, None, None)

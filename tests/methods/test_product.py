@@ -9,7 +9,7 @@ from torch import nn
 
 from peft_core.methods._bits import pack_branches, unpack_branches
 from peft_core.methods._masks import BoostConfig, transform
-from peft_core.methods._modules import KeyedDropout, LowRank
+from peft_core.methods._modules import NONLINEARITIES, Bottleneck, KeyedDropout, LowRank
 from peft_core.methods._product import FrozenMap, cheapest_way
 from tests.conftest import batch_for, miniature
 from tests.methods.test_contract import attach, loss_of, take_steps
@@ -110,6 +110,31 @@ def test_nothing_is_kept_d_times_beyond_what_a_pair_and_its_parameters_take(rows
     parameters = RANK * (IN + OUT)
     assert kept <= x.nbytes + 8 * RANK * 3 * rows + 2 * 8 * parameters + parameters
     assert way == "kept" or kept == x.nbytes + 8 * parameters + parameters, "a byte for the eight masks of a value"
+
+
+@pytest.mark.parametrize("phi", NONLINEARITIES)
+@pytest.mark.parametrize(("boost", "bias_copies"), [(BOOSTS[1], 1), (BOOSTS[2], 3), (BOOSTS[4], 2)], ids=str)
+@pytest.mark.parametrize("needs", [False, True])
+def test_a_bottlenecks_gradients_are_those_of_plain_autograd(phi, boost, bias_copies, needs):
+    generator = torch.Generator().manual_seed(3)
+    down, up = (torch.randn(shape, generator=generator) for shape in ((RANK, IN), (IN, RANK)))
+    masks = (transform(shape, boost, "s", role, 0) for shape, role in (((RANK, IN), "V"), ((IN, RANK), "U")))
+    module = Bottleneck(*masks, down, up, phi, bias_copies).double()
+    with torch.no_grad():
+        module.b_V.copy_(torch.randn(RANK, generator=generator))
+        module.b_U.copy_(torch.randn(IN, generator=generator))
+
+    def plain(u: torch.Tensor) -> torch.Tensor:
+        bias_in, bias_out = module.biases()
+        return F.linear(module.phi(F.linear(u, module.right(), bias_in)), module.left(), bias_out)
+
+    inputs = [given(6, needs), given(2, needs)]  # the second is less than the copies, which are then made again
+    assert [module._outweighs(x) for x in inputs] == [len(module.right()) * 2 > 18, True]
+    expected = gradients(module, inputs, plain)
+    for one, two in zip(gradients(module, inputs, module), expected, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-12, atol=1e-12)
+    u, between = given(2, False), 8 * len(module.right()) * 6
+    assert kept_bytes(lambda: module(u)) <= u.nbytes + 2 * between + 2 * 8 * RANK * IN + 2 * RANK * IN, "no copies"
 
 
 def test_what_is_chosen_is_what_costs_least():
