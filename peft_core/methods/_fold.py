@@ -134,7 +134,7 @@ def kinship(attached: Attached) -> tuple[Any, ...]:
     together = bool(pairs) and all(pair is not None for pair in pairs)
     kinds = [site.name for site, _ in attached.at_sites] + [place.name for place, _ in attached.at_places]
     inner = sorted({getattr(pair.nonlinearity, "__name__", "") for pair in pairs if pair is not None})
-    widest = max((len(pair.right) for pair in pairs if pair is not None), default=0)
+    widest = max(((pair.rank, pair.branches) for pair in pairs if pair is not None), default=(0, 0))
     sizes = [part.size for part in attached.within if part is not None]
     return sizes, bool(attached.overrides), together, kinds, inner, widest
 
