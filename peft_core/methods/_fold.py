@@ -109,7 +109,7 @@ def obstacle(attached: Attached) -> str | None:
     for name in (*attached.overrides, *attached.head):
         for module, role in attached.owners[name]:
             if not can_differ(module, role):
-                return f"trains {name}, and several runs cannot each have a {type(module).__name__} of their own"
+                return f"trains {name}, and runs cannot each have their own in a module of type {type(module).__name__}"
     return None
 
 
