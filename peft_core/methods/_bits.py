@@ -26,11 +26,11 @@ def pack_branches(masks: Tensor) -> Tensor:
 
 
 def unpack_branches(packed: Tensor, branches: int) -> Tensor:
-    """bool (d, rows, cols): what `pack_branches` packed."""
+    """bool (..., d, rows, cols): what `pack_branches` packed, of as many tensors as packed has dimensions in front."""
     places = _places(packed.device)
     if branches <= 8:
         return (packed & places[:branches]).bool()
-    return (packed.unsqueeze(1) & places).flatten(0, 1)[:branches].bool()
+    return (packed.unsqueeze(-3) & places).flatten(-4, -3)[..., :branches, :, :].bool()
 
 
 @lru_cache

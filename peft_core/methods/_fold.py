@@ -109,7 +109,7 @@ def obstacle(attached: Attached) -> str | None:
     for name in (*attached.overrides, *attached.head):
         for module, role in attached.owners[name]:
             if not can_differ(module, role):
-                return f"trains {name}, and several runs cannot each have a {type(module).__name__} of their own"
+                return f"trains {name}, and runs cannot each have their own in a module of type {type(module).__name__}"
     return None
 
 
@@ -134,7 +134,7 @@ def kinship(attached: Attached) -> tuple[Any, ...]:
     together = bool(pairs) and all(pair is not None for pair in pairs)
     kinds = [site.name for site, _ in attached.at_sites] + [place.name for place, _ in attached.at_places]
     inner = sorted({getattr(pair.nonlinearity, "__name__", "") for pair in pairs if pair is not None})
-    widest = max((len(pair.right) for pair in pairs if pair is not None), default=0)
+    widest = max(((pair.rank, pair.branches) for pair in pairs if pair is not None), default=(0, 0))
     sizes = [part.size for part in attached.within if part is not None]
     return sizes, bool(attached.overrides), together, kinds, inner, widest
 

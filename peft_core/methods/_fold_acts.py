@@ -166,6 +166,6 @@ class AtBias:
         middle = output.dim() - behind - 1
         added = []
         for stretch in slots_here:
-            differ = torch.stack([self.members[slot] - self.frozen for slot in stretch.slots])
+            differ = torch.stack([self.members[slot] for slot in stretch.slots]) - self.frozen
             added.append((stretch.first, stretch.end, differ.view(len(differ), *[1] * middle, -1, *[1] * behind)))
         return added_rows(output, len(slots.now), added, in_place=True)

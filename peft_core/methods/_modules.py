@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from peft_core.methods._fold_products import Pair
 from peft_core.methods._kernels import fastest_products, keys_of
 from peft_core.methods._masks import WeightTransform, fixed_masks, stream, uniform
-from peft_core.methods._product import FrozenMap, Way, cheapest_way, low_rank_product, masked_linear
+from peft_core.methods._product import FrozenMap, Masks, Way, cheapest_way, low_rank_product, masked_linear
 
 NONLINEARITIES: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
@@ -106,7 +106,12 @@ class LowRank(nn.Module):
 
     def pair(self) -> Pair | None:
         """What it computes, for a fold; None under dropout, which draws for every branch."""
-        return None if self.dropout.probability else Pair(self.right(), self.left(), scale=self.scale)
+        if self.dropout.probability:
+            return None
+        masks = _masks_of(self.mask_A, self.mask_B)
+        if masks is None:
+            return Pair(self.right(), self.left(), scale=self.scale)
+        return Pair(self.A, self.B, scale=self.scale, masks=masks, gate=self.gate)
 
     def active_parameters(self) -> int:
         """Values of the directions that are alive and that some mask keeps, their gates included."""
@@ -179,6 +184,12 @@ def _both(union: Tensor | None, alive: Tensor | None, axis: int) -> Tensor | Non
     return directions & union if union is not None else directions
 
 
+def _masks_of(one: WeightTransform, other: WeightTransform) -> tuple[Masks, Masks] | None:
+    """Both transforms' masks, where masking is all that both do."""
+    found = fixed_masks(one), fixed_masks(other)
+    return None if found[0] is None or found[1] is None else (found[0], found[1])
+
+
 class Bottleneck(nn.Module):
     """A(u) = sum_i U_i phi(V_i u + b_V) + b_U with V (bn, h), U (h, bn), U_i = U * m_Ui, V_i = V * m_Vi.
 
@@ -241,7 +252,10 @@ class Bottleneck(nn.Module):
 
     def pair(self) -> Pair:
         """What it computes, for a fold."""
-        return Pair(self.right(), self.left(), *self.biases(), self.phi)
+        masks = _masks_of(self.mask_V, self.mask_U)
+        if masks is None:
+            return Pair(self.right(), self.left(), *self.biases(), self.phi)
+        return Pair(self.V, self.U, *self.biases(), self.phi, masks=masks)
 
 
 def inverse_root(width: int) -> float:

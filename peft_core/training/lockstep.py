@@ -19,7 +19,8 @@ from torch import Tensor
 from peft_core.methods import Fold, added_tokens, kinship, obstacle, touched
 from peft_core.records import StepRecord
 from peft_core.training.folding import not_row_by_row
-from peft_core.training.loop import Run, checkpointing, precise
+from peft_core.training.loop import Run, checkpointing, precise, prepare_next
+from peft_core.training.optimizer import step_all
 from peft_core.training.step import (
     Taken,
     begin,
@@ -116,10 +117,11 @@ class Together:
     def _accumulate(self, moving: _Moving) -> None:
         """Forward and backward over the micro-batches of all runs."""
         lead = moving.runs[0]
-        rows, device = lead.data[lead.attached.task].train, lead.attached.device
-        for start, part in micro_batches(lead, moving.taken[lead]):
+        rows, feeding = lead.data[lead.attached.task].train, self.runs[0]
+        parts = list(micro_batches(lead, moving.taken[lead]))
+        for place, (start, part) in enumerate(parts):
             began = time.perf_counter()
-            batch, labels = rows.batch(part, device), rows.labels_of(part, device)
+            batch, labels = feeding.feed.take(rows, part)
             moving.wait(time.perf_counter() - began)
             for run in moving.runs:
                 run.attached.begin_rows(run.step, start)
@@ -133,6 +135,7 @@ class Together:
             if self._second is not None:
                 self._second.backward()
             self._first.backward()
+            prepare_next(feeding, lead.step, parts[place + 1 :])
             for run in moving.runs:
                 note_pass(run, moving.taken[run], batch)
 
@@ -152,8 +155,7 @@ class Together:
 
 def update_all(runs: Sequence[Run]) -> None:
     """Every run's optimizer takes its step."""
-    for run in runs:
-        run.optimizer.step()
+    step_all(run.optimizer for run in runs)
 
 
 class _Moving:

@@ -266,7 +266,7 @@ def _accumulate(run: Run, taken: Taken) -> None:
                 second.take(0)
         part_loss(run, taken, part, labels, (logits, more), start == 0).backward()
         note_pass(run, taken, batch)
-        _prepare(run, parts[place + 1 :])
+        prepare_next(run, run.step, parts[place + 1 :])
 
 
 def _captured(run: Run, captured: Captured, taken: Taken) -> None:
@@ -276,16 +276,16 @@ def _captured(run: Run, captured: Captured, taken: Taken) -> None:
         batch, labels = run.feed.take(task.train, taken.rows)
         batch = widened(batch, task.train, run.attached.backbone.max_length)
     loss = captured(batch, labels)
-    _prepare(run, [])
+    prepare_next(run, run.step, [])
     taken.loss = float(loss)
     note_pass(run, taken, batch)
 
 
-def _prepare(run: Run, left: list[tuple[int, list[int]]]) -> None:
+def prepare_next(run: Run, step: int, left: list[tuple[int, list[int]]]) -> None:
     """Has the next micro-batch made while the device works: the first that is left of this step, or of the next one."""
     task, rows = run.attached.task, left[0][1] if left else []
-    if not left and run.step + 1 < run.total_steps:
-        task, rows = run.schedule.batch(run.step + 1)
+    if not left and step + 1 < run.total_steps:
+        task, rows = run.schedule.batch(step + 1)
         rows = rows[: math.ceil(len(rows) / run.training.accumulation)]
     if rows:
         run.feed.prepare(run.data[task].train, rows)

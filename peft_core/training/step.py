@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Taken:
-    """A step while it is taken. loss: over its micro-batches so far; penalty: None where the method has none."""
+    """A step while it is taken. loss: over its micro-batches; penalty: None where the method has none.
+
+    Both are added up after the backward pass, so that a device need not be waited for before it.
+    """
 
     rate: float
     rows: list[int]
@@ -29,6 +32,16 @@ class Taken:
     loss: float = 0.0
     penalty: float | None = None
     norm: float = math.nan
+    losses: list[Tensor] = field(default_factory=list)
+    penalties: list[Tensor] = field(default_factory=list)
+
+    def add_up(self) -> None:
+        """Takes over what the micro-batches have given."""
+        for loss in self.losses:
+            self.loss += float(loss)
+        for penalty in self.penalties:
+            self.penalty = (self.penalty or 0.0) + float(penalty)
+        self.losses, self.penalties = [], []
 
 
 def begin(run: Run) -> Taken:
@@ -52,6 +65,7 @@ def clip_and_check(run: Run, taken: Taken) -> None:
     Raises:
         RunFailure: loss or gradient is not finite.
     """
+    taken.add_up()
     step, loss = run.step, taken.loss
     for act in run.attached.after_backward:
         act(step, run.optimizer)
@@ -114,7 +128,7 @@ def part_loss(
     task, second = run.data[run.attached.task], run.attached.second_pass
     share = task.train.weight(part) / task.train.weight(taken.rows)
     loss = task.problem.loss(logits[0], labels) * share
-    taken.loss += float(loss.detach())
+    taken.losses.append(loss.detach())
     extras = []
     if second is not None and logits[1] is not None:
         one, two = (task.problem.outputs(found, labels) for found in (logits[0], logits[1]))
@@ -122,7 +136,8 @@ def part_loss(
     if first and run.attached.penalty is not None:
         extras.append(run.attached.penalty())
     for extra in extras:
-        taken.penalty, loss = (taken.penalty or 0.0) + float(extra.detach()), loss + extra
+        taken.penalties.append(extra.detach())
+        loss = loss + extra
     return loss
 
 
