@@ -183,10 +183,10 @@ def _add_bench(commands: argparse._SubParsersAction) -> None:
     parser = _command(commands, "bench", "measure side by side, as ratios from one process", "bench", "bench")
     parser.add_argument(
         "--what",
-        choices=("step", "memory", "rank"),
+        choices=("step", "memory", "rank", "plan"),
         default="step",
         help="step: time and memory of a training step; memory: what lives in a step, by the number of branches; "
-        "rank: the rank of an update from its factors beside an SVD",
+        "rank: the rank of an update from its factors beside an SVD; plan: a whole comparison, executed in every way",
     )
     parser.add_argument("--against", choices=("peft",), help="a peer beside ours")
     parser.add_argument(
@@ -195,6 +195,8 @@ def _add_bench(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--rank", type=int, default=32)
     parser.add_argument("--rows", type=int, default=8, help="rows of a batch")
     parser.add_argument("--tokens", type=int, default=64, help="tokens of a row")
-    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--repeats", type=int, default=None, help="15; plan: 3")
+    parser.add_argument("--steps", type=int, default=300, help="of each run; for plan (300)")
+    parser.add_argument("--runs", type=int, default=8, help="4 methods times seeds; for plan (8)")
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--out", metavar="FILE", help="also write the JSON there")

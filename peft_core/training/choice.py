@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Literal
 
-from peft_core.records import FEW_STEPS, Offer, Plan, RunFailure
+import torch
+
+from peft_core.records import FEW_STEPS, InputError, Offer, Plan, RunFailure
 from peft_core.training import plan as plans
 from peft_core.training.counting import shape_of_batch
 from peft_core.training.lockstep import lockstep_groups, why_alone
@@ -55,7 +57,13 @@ class Chooser:
         short = steps < FEW_STEPS or min(run.total_steps for run in self._runs) <= 1 + TIMED
         if self._offer is None or short or len(self._runs) == 1:
             return Plan(threads=self._threads, why=plans.why_rule(self._threads, steps, self._offer))
-        return self._measured(self._offer)
+        try:
+            return self._measured(self._offer)
+        except torch.AcceleratorError:
+            raise
+        except (RunFailure, InputError, RuntimeError, MemoryError) as error:  # the run itself will say so
+            logger.warning("the steps of a run could not be measured: %s", error)
+            return Plan(threads=self._threads, why=plans.why_not_measured(self._threads))
 
     def _made(
         self,
@@ -219,4 +227,4 @@ def _flops(run: Run) -> float:
     task, rows = run.schedule.batch(0)
     run.counter.prepare(task, 0)
     batch = run.data[task].train.batch(rows, run.attached.device)
-    return float(run.counter.pass_flops(task, shape_of_batch(batch)).total)
+    return max(1.0, float(run.counter.pass_flops(task, shape_of_batch(batch)).total))

@@ -125,6 +125,11 @@ def why_rule(threads: int, steps: int, offer: Offer | None) -> str:
     return f"{said}: {steps} steps are done before another way would pay."
 
 
+def why_not_measured(threads: int) -> str:
+    """The sentence for the page where a copy of a run failed."""
+    return f"One worker, in turns with {_threads(threads)}: a run's first steps failed, so nothing could be measured."
+
+
 def why_given(execution: Literal["apart", "lockstep"], workers: int, threads: int, alone: Sequence[str] = ()) -> str:
     """The sentence for the page where the comparison asks for a plan."""
     name = _capital(Candidate(execution, workers, threads, 1.0, 1.0).name)

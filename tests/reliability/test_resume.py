@@ -68,3 +68,22 @@ def test_a_run_that_was_stopped_and_killed_follows_the_same_curve_bit_for_bit(tm
         assert states(supervisor.view(broken)) == states(supervisor.view(whole)) == [RunState.FINISHED] * 2
         assert curve(supervisor.view(broken)) == curve(supervisor.view(whole))
         assert supervisor.view(broken).events[: len(stopped.events)] == stopped.events
+
+
+def test_two_workers_one_of_which_was_killed_follow_the_curves_of_one_bit_for_bit(tmp_path):
+    training = SPEC.training.model_copy(update={"steps": 24})
+    spec = SPEC.model_copy(update={"plan": "workers", "eval_rows": 20, "training": training})
+    executor = ProcessExecutor(tmp_path, threads=2)
+    with Supervisor(tmp_path, executor=executor, limits=Limits(spare=3600)) as supervisor:
+        broken = supervisor.submit(spec)
+        whole = supervisor.submit(spec.model_copy(update={"plan": "apart"}))
+        reached(supervisor, broken, 4, timeout=60)
+        plan = supervisor.view(broken).comparison.plan
+        assert (plan["workers"], plan["threads"], len(plan["shares"])) == (2, 1, 2)
+        os.kill(supervisor.processes()[0], signal.SIGKILL)
+        assert supervisor.wait(broken, 60)
+        supervisor.resume(broken)
+        assert supervisor.wait(broken, 60) and supervisor.wait(whole, 60)
+        views = supervisor.view(broken), supervisor.view(whole)
+        assert [states(view) for view in views] == [[RunState.FINISHED] * 2] * 2
+        assert curve(views[0]) == curve(views[1]) and views[0].comparison.plan == plan

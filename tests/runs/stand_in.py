@@ -55,7 +55,7 @@ def train_comparison(spec, runs, *, folder, emit, notice, stop, resume, plan=Non
         emit(StateRecord(run=run.run, step=at[run.run], state=RunState.RUNNING))
     while at:
         for run in [run for run in runs if run.run in at]:
-            notice({"active": run.run})
+            notice({"active": [other.run for other in runs] if options.get("together") else run.run})
             if stop(run.run) and options.get("fault") != "deaf":
                 emit(StateRecord(run=run.run, step=at.pop(run.run), state=RunState.CANCELLED))
                 continue

@@ -91,6 +91,16 @@ def test_a_worker_that_breaks_costs_its_active_run_and_the_rest_of_its_share_goe
     assert after[1::2] == before[1::2], "the other worker was left alone"
 
 
+@pytest.mark.reliability
+def test_a_worker_that_breaks_while_runs_advance_together_costs_all_of_them(supervisor):
+    faulty = comparison(methods=4, steps=40, workers=2, together=True, fault="segv", fault_run=1, fault_step=20)
+    comparison_id = supervisor.submit(faulty)
+    assert supervisor.wait(comparison_id, 20)
+    view = supervisor.view(comparison_id)
+    assert states(view) == [RunState.FINISHED, RunState.FAILED] * 2
+    assert all(run.error.startswith("the worker crashed (SIGSEGV)") for run in view.runs[1::2])
+
+
 def test_one_run_is_cancelled_and_all_others_go_on(supervisor):
     comparison_id = supervisor.submit(comparison(methods=4, steps=60, workers=2))
     reached(supervisor, comparison_id, 3)

@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 
-from peft_core.records import ComparisonSpec, InputError, MethodSpec, Offer, Plan, RunState, TrainingConfig, run_specs
+from peft_core.records import (
+    ComparisonSpec,
+    InputError,
+    MethodSpec,
+    Offer,
+    Plan,
+    RunFailure,
+    RunState,
+    TrainingConfig,
+    run_specs,
+)
 from peft_core.training import cohort, train_comparison, turns
 
 METHODS = ("lora:rank=2", "capaboost_lora:rank=2,d=2,sparsity=0.5", "full", "bitfit")
@@ -97,6 +107,19 @@ def test_a_measurement_leaves_no_trace_and_its_plan_gives_the_same_curves_again(
     assert torch.equal(state, torch.get_rng_state())
     assert execute(tmp_path / "given", plan=plan)[0] == curves
     assert [record["step"] for record in curves["c-0"] if record["event"] == "step"] == list(range(1, 9))
+
+
+def test_a_run_that_cannot_be_measured_fails_by_itself(tmp_path, monkeypatch):
+    monkeypatch.setattr("peft_core.training.choice.FEW_STEPS", 1)
+    monkeypatch.setattr("peft_core.training.choice.seconds_alone", _broken)
+    _, ends, facts = execute(tmp_path, "head", "bitfit", asked="auto", offer=Offer(workers=1, cores=1))
+    plan = Plan.recorded(next(fact["plan"] for fact in facts if "plan" in fact))
+    assert plan is not None and plan.chosen == "rule" and "could be measured" in plan.why
+    assert set(states(ends).values()) == {RunState.FINISHED}
+
+
+def _broken(copy):
+    raise RunFailure("the loss became nan at step 1")
 
 
 def test_short_comparisons_and_lone_processes_follow_a_rule(tmp_path):

@@ -25,6 +25,8 @@ SPECS = [
     spec("head", task="rank_probe", task_options={"spectrum": "flat", "rank": 16}, training=TrainingConfig(epochs=1.5)),
     spec("lora:alpha=8,sites=qkvo", training=TrainingConfig(learning_rate=1e-3, precision="bf16", selection="best")),
     spec("capaboost_lora:masks=2:4,mask_seed=7", seeds=(2**63 - 1,), eval_rows=10, plan="apart"),
+    spec("lora", "head", plan="workers"),
+    spec("lora", "head", plan="lockstep"),
 ]
 
 
@@ -112,6 +114,7 @@ def test_the_command_line_runs_the_same_comparison(given: ComparisonSpec) -> Non
     parsed = build_parser().parse_args(words[3:])
     assert (parsed.model, parsed.task) == (given.model, given.task)
     assert [MethodSpec.parse(text) for text in parsed.method] == list(given.methods)
+    assert (parsed.plan or "auto") == given.plan
 
 
 @pytest.mark.parametrize("name", sorted(set(TrainingConfig.model_fields) - {"steps"}))
