@@ -248,7 +248,9 @@ def test_differences_are_to_the_method_that_is_named(tmp_path, monkeypatch, caps
     short = ["--steps", "1", "--batch-size", "4", "--train-rows", "4", "--eval-rows", "20", "--seeds", "1"]
     given = [word for method in methods for word in ("--method", method)]
     arguments = ["compare", *given, *short, "--device", "cpu", "--out", str(tmp_path), "--json"]
-    assert main([*arguments, "--reference", "lora:rank=4"]) == 0
+    assert main([*arguments, "--reference", "lora:rank=4", "--plan", "lockstep"]) == 0
+    assert "in lockstep with" in capsys.readouterr().err.replace("\n", " ")
+    assert json.loads((tmp_path / "results.json").read_text())["plan"]["execution"] == "lockstep"
     summary = json.loads((tmp_path / "results.json").read_text())["summary"]
     assert [row["versus"] and row["versus"]["reference"] for row in summary] == ["lora:rank=4", "lora:rank=4", None]
     assert "Difference to lora:rank=4" not in (tmp_path / "report.html").read_text(), "one seed has no t interval"

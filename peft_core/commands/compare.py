@@ -169,6 +169,8 @@ def follow(
                 interrupted = True
                 supervisor.cancel(comparison)
     whole = supervisor.view(comparison)
+    if why := whole.comparison.plan.get("why"):
+        messages.print(why, style="dim", markup=False)
     if out is not None:
         document = results_document(whole, reference)
         (out / "results.json").write_text(json.dumps(document, indent=1, allow_nan=False), encoding="utf-8")

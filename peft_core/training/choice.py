@@ -133,11 +133,10 @@ class Chooser:
         share = None
         if workers > 1 and 1 in alone:
             share = self._folded(dealt[0], 1, alone[1], by_run, budget)
-        folded = {
-            threads: rate
-            for threads in alone
-            if (threads == max(alone)) and (rate := self._folded(self._ids, threads, alone[threads], by_run, budget))
-        }
+        folded = {} if share is None else {1: share}
+        most = max(alone)
+        rate = self._folded(self._ids, most, alone[most], by_run, budget) if most not in folded else None
+        folded |= {} if rate is None else {most: rate}
         measured = plans.Measured(
             alone={threads: 1 / (seconds * mean) for threads, seconds in alone.items()},
             folded=folded,

@@ -41,7 +41,8 @@ class Measured:
     """Throughputs in steps of all runs a second.
 
     alone: by threads, runs in turns. folded: by threads, all runs that can be folded in one batch and the others in
-    turns. share: one worker's share so, with one thread. idle: cores that did nothing while one thread worked.
+    turns; with one thread it may be of a share of them. share: one worker's share so, with one thread. idle: cores that
+    did nothing while one thread worked.
     """
 
     alone: Mapping[int, float]
@@ -113,7 +114,7 @@ def why_measured(chosen: Candidate, found: Sequence[Candidate], alone: Sequence[
     if others:
         second = max(others, key=lambda candidate: candidate.rate)
         far = chosen.rate / second.rate
-        said += f", {far:.2f} times {second.name}" if far >= 1 else f"; {second.name} would not end clearly sooner"
+        said += f", {far:.2f} times {second.name}" if far >= 1 else f"; {second.name}, would not end clearly sooner"
     return f"{said}.{_by_themselves(chosen.execution, alone)}"
 
 

@@ -109,6 +109,19 @@ def test_a_measurement_leaves_no_trace_and_its_plan_gives_the_same_curves_again(
     assert [record["step"] for record in curves["c-0"] if record["event"] == "step"] == list(range(1, 9))
 
 
+def test_every_way_that_can_be_had_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr("peft_core.training.choice.FEW_STEPS", 4)
+    monkeypatch.setattr("peft_core.training.probe.SHARE_OF_WORK", 1000.0)
+    methods = ("lora:rank=2", "lora:rank=4", "bitfit", "head")
+    offer = Offer(workers=2, cores=2, start_seconds=0.5)
+    _, ends, facts = execute(tmp_path, *methods, asked="auto", offer=offer, training={"steps": 4})
+    plan = Plan.recorded(next(fact["plan"] for fact in facts if "plan" in fact))
+    assert plan is not None and plan.chosen == "measured" and len(plan.measured) == 6
+    assert {name.split(",")[0] for name in plan.measured} == {"one worker", "2 workers"}
+    assert plan.assumed["start_seconds"] == 0.5 and 0 <= plan.assumed["idle_cores"] <= 1
+    assert set(ends) == set(plan.shares[0] if plan.shares else ("c-0", "c-1", "c-2", "c-3"))
+
+
 def test_a_run_that_cannot_be_measured_fails_by_itself(tmp_path, monkeypatch):
     monkeypatch.setattr("peft_core.training.choice.FEW_STEPS", 1)
     monkeypatch.setattr("peft_core.training.choice.seconds_alone", _broken)
