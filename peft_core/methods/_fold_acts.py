@@ -65,7 +65,7 @@ def map_at_sites(
 ) -> Tensor:
     """The forward of a frozen map with the updates of all runs that have some here.
 
-    forward: the map's own, called where the map is of a kind that is not known.
+    forward: the map's own, called where it is not that of a plain linear map.
     """
     found = [(at.site, *at.updates(slots, x)) for at in sites]
     parts = [part for _, together, _ in found for part in together]
@@ -73,10 +73,10 @@ def map_at_sites(
     if not parts and not own:
         return forward(x)
     slots.each(x)
-    count, plain = len(slots.now), type(module) is nn.Linear or type(module).__name__ == "Conv1D"
+    count, linear = len(slots.now), type(module) is nn.Linear or type(module).__name__ == "Conv1D"
     if not parts:
         y = forward(x)
-    elif plain and "forward" in vars(type(module)):
+    elif linear and getattr(forward, "__func__", None) is type(module).forward:
         weight = module.weight.T if sites[0].site.transposed else module.weight
         y = folded_map(x, weight, module.bias, None, count, parts)
     else:
