@@ -145,6 +145,21 @@ def test_short_comparisons_and_lone_processes_follow_a_rule(tmp_path):
         assert plan is not None and (plan.chosen, plan.execution, plan.workers, plan.threads) == ("rule", "apart", 1, 1)
 
 
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ("lockstep", "lockstep, and no two of its runs can advance together. By itself: full trains the backbone's"),
+        ("workers", "several workers, and there is room for one."),
+    ],
+)
+def test_what_cannot_be_had_is_said(tmp_path, asked, why):
+    _, ends, facts = execute(tmp_path, "full", "head", asked=asked, offer=Offer(workers=1, cores=1))
+    plan = Plan.recorded(next(fact["plan"] for fact in facts if "plan" in fact))
+    assert plan is not None and (plan.execution, plan.workers, plan.groups) == ("apart", 1, ())
+    assert f"the comparison asks for {why}" in plan.why
+    assert set(states(ends).values()) == {RunState.FINISHED}
+
+
 def test_in_lockstep_all_finish_and_the_backbones_own_weights_train_alone(tmp_path):
     curves, ends, facts = execute(tmp_path, asked="lockstep")
     assert set(states(ends).values()) == {RunState.FINISHED}
