@@ -35,7 +35,7 @@ class Fastest:
     """Picks among candidates by measuring, once for each key.
 
     A choice by time may fall otherwise in the next process, and ways that agree up to rounding do not agree bit for
-    bit: `choices` is what a plan records, `take_over` what a resumed one begins with.
+    bit: `choices` is what a checkpoint records, `take_over` what a resumed run begins with.
 
     Args:
         measure: seconds of a piece of work.

@@ -196,7 +196,7 @@ class _Product(torch.autograd.Function):
             flat = x.reshape(-1, x.shape[-1])
             between = flat @ right.T
             if weight is None:
-                y = (between @ left.T).view(*x.shape[:-1], -1)
+                y = (between @ left.T).view(*x.shape[:-1], len(left))
             else:
                 y = F.linear(x, weight, bias)
                 _added(y.view(-1, y.shape[-1]), between, left.T)

@@ -49,10 +49,11 @@ class Chooser:
         if asked == "apart":
             return self._made("apart", 1, self._threads, "given")
         if asked == "lockstep":
-            return self._made("lockstep", 1, self._cores if self._own_threads else self._threads, "given")
+            threads = self._cores if self._own_threads else self._threads
+            return self._made("lockstep", 1, threads, "given") if self._groups() else self._in_turns(asked, threads)
         if asked == "workers":
             workers = self._most_workers()
-            return self._made("apart", workers, 1 if workers > 1 else self._threads, "given")
+            return self._made("apart", workers, 1, "given") if workers > 1 else self._in_turns(asked, self._threads)
         steps = self._work().steps
         short = steps < FEW_STEPS or min(run.total_steps for run in self._runs) <= 1 + TIMED
         if self._offer is None or short or len(self._runs) == 1:
@@ -64,6 +65,10 @@ class Chooser:
         except (RunFailure, InputError, RuntimeError, MemoryError) as error:  # the run itself will say so
             logger.warning("the steps of a run could not be measured: %s", error)
             return Plan(threads=self._threads, why=plans.why_not_measured(self._threads))
+
+    def _in_turns(self, asked: str, threads: int) -> Plan:
+        """For a comparison that asks for what cannot be had here."""
+        return Plan(threads=threads, chosen="given", why=plans.why_not_as_asked(asked, threads, self._alone))
 
     def _made(
         self,

@@ -137,6 +137,14 @@ def why_given(execution: Literal["apart", "lockstep"], workers: int, threads: in
     return f"{name}, as the comparison asks.{_by_themselves(execution, alone)}"
 
 
+def why_not_as_asked(asked: str, threads: int, alone: Sequence[str] = ()) -> str:
+    """The sentence for the page where what the comparison asks for comes down to one worker with runs in turns."""
+    lacking = "no two of its runs can advance together" if asked == "lockstep" else "there is room for one"
+    wanted = "lockstep" if asked == "lockstep" else "several workers"
+    said = f"One worker, in turns with {_threads(threads)}: the comparison asks for {wanted}, and {lacking}."
+    return said + _by_themselves(asked, alone)
+
+
 def _by_themselves(execution: str, alone: Sequence[str]) -> str:
     return f" By itself: {'; '.join(alone)}." if alone and execution == "lockstep" else ""
 

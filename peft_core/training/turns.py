@@ -121,7 +121,7 @@ class InStep:
     def _end_those_asked(self, told: Told) -> None:
         for run in [run for run in self._live if told.stop(run.spec.run)]:
             self._live = [other for other in self._live if other is not run]
-            told.cancelled(run)
+            self._each(told, run, told.cancelled)
 
     def _evaluate(self, run: Run, told: Told) -> None:
         before = run.checkpointed_at

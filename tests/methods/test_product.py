@@ -73,6 +73,15 @@ def test_values_and_gradients_are_those_of_plain_autograd(boost, gated, way, nee
         torch.testing.assert_close(alone[0] + frozen(inputs[0]), expected[0], rtol=1e-12, atol=1e-12)
 
 
+def test_no_tokens_give_no_output():
+    """As for an expert that none of the tokens goes to."""
+    module, frozen = pair(BOOSTS[1]), frozen_map()
+    for y in (module(given(0)), module(given(0), frozen)):
+        y.sum().backward()
+        assert y.shape == (0, 3, OUT)
+    assert not module.A.grad.any() and not module.B.grad.any()
+
+
 @pytest.mark.parametrize("way", ["kept", "again", "merged"])
 def test_gradients_are_those_of_finite_differences(way):
     module, frozen = pair(BoostConfig(d=2, sparsity=0.5), gated=True, rank=2), frozen_map()

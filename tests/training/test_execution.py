@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 import torch
 
@@ -17,6 +19,7 @@ from peft_core.records import (
     run_specs,
 )
 from peft_core.training import cohort, train_comparison, turns
+from peft_core.training.loop import Run
 
 METHODS = ("lora:rank=2", "capaboost_lora:rank=2,d=2,sparsity=0.5", "full", "bitfit")
 GROUP = ("c-0", "c-1", "c-3")
@@ -142,6 +145,21 @@ def test_short_comparisons_and_lone_processes_follow_a_rule(tmp_path):
         assert plan is not None and (plan.chosen, plan.execution, plan.workers, plan.threads) == ("rule", "apart", 1, 1)
 
 
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ("lockstep", "lockstep, and no two of its runs can advance together. By itself: full trains the backbone's"),
+        ("workers", "several workers, and there is room for one."),
+    ],
+)
+def test_what_cannot_be_had_is_said(tmp_path, asked, why):
+    _, ends, facts = execute(tmp_path, "full", "head", asked=asked, offer=Offer(workers=1, cores=1))
+    plan = Plan.recorded(next(fact["plan"] for fact in facts if "plan" in fact))
+    assert plan is not None and (plan.execution, plan.workers, plan.groups) == ("apart", 1, ())
+    assert f"the comparison asks for {why}" in plan.why
+    assert set(states(ends).values()) == {RunState.FINISHED}
+
+
 def test_in_lockstep_all_finish_and_the_backbones_own_weights_train_alone(tmp_path):
     curves, ends, facts = execute(tmp_path, asked="lockstep")
     assert set(states(ends).values()) == {RunState.FINISHED}
@@ -196,6 +214,16 @@ def test_a_failure_in_a_group_leaves_the_others_as_they_would_be(tmp_path, monke
     assert states(ends) == dict.fromkeys(("c-0", "c-2", "c-3"), RunState.FINISHED) | {"c-1": RunState.FAILED}
     assert ends["c-1"].error.startswith("the loss became nan at step 4")
     assert {run: curves[run] for run in ("c-0", "c-2", "c-3")} == {run: whole[run] for run in ("c-0", "c-2", "c-3")}
+
+
+def test_a_cancelled_run_that_cannot_be_saved_fails_by_itself(tmp_path, monkeypatch):
+    def full(run):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Run, "save", full)
+    _, ends, _ = execute(tmp_path, plan=LOCKSTEP, stop=lambda run, step: run == "c-1" and step == 3)
+    assert states(ends) == dict.fromkeys(("c-0", "c-2", "c-3"), RunState.FINISHED) | {"c-1": RunState.FAILED}
+    assert ends["c-1"].error.startswith("disk full")
 
 
 def test_what_breaks_the_whole_pass_fails_those_that_took_it(tmp_path, monkeypatch):
