@@ -99,13 +99,13 @@ def _loading(trained: Trained, kind: Format, model: str) -> str:
     auto, facts = trained.backbone.architecture.task(trained.backbone.problem), trained.facts
     assert auto is not None
     labelled = f", num_labels={facts.outputs}" if trained.backbone.head and facts.problem != "span" else ""
-    base = json.dumps(model)
+    base, where = _base(trained, model)
     if kind == "peft":
         lines = [
             "from peft import PeftModel",
             f"from transformers import {auto.auto_model}",
             "",
-            f"model = {auto.auto_model}.from_pretrained({base}{labelled})",
+            f"model = {auto.auto_model}.from_pretrained({base}{labelled}){where}",
             "model = PeftModel.from_pretrained(model, FOLDER)",
         ]
     elif kind == "merged":
@@ -131,8 +131,18 @@ def _loading(trained: Trained, kind: Format, model: str) -> str:
     return "```python\n" + "\n".join(lines) + "\n```" + words
 
 
+def _base(trained: Trained, model: str) -> tuple[str, str]:
+    """What the backbone's weights are loaded from, and a comment where only some people have them."""
+    facts = trained.recipe.model
+    if facts.commit is not None:
+        return f"{json.dumps(model)}, revision={json.dumps(facts.commit)}", ""
+    if facts.origin == "embedded":
+        return json.dumps(f"assets/models/{model}"), "  # ships with RankLab"
+    return json.dumps(model), "  # the folder it was trained on"
+
+
 def _configuration(finished: FinishedRun) -> dict[str, Any]:
-    spec = finished.view.comparison.spec
+    spec, plan = finished.view.comparison.spec, finished.view.comparison.plan
     return {
         "method": finished.row.method.id,
         "options": finished.row.config,
@@ -143,7 +153,7 @@ def _configuration(finished: FinishedRun) -> dict[str, Any]:
         "data_seed": spec.data_seed,
         "learning_rate": finished.result.learning_rate,
         "training": spec.training.model_dump(exclude={"learning_rate"}),
-        "plan": finished.view.comparison.plan,
+        "plan": {name: value for name, value in plan.items() if name != "memory_bytes"},
     }
 
 

@@ -37,7 +37,9 @@ def new_folder(to: Path) -> Iterator[Path]:
     try:
         beside.mkdir(parents=True)
         yield beside
+        readable = beside.stat().st_mode & 0o666
         for path in beside.iterdir():
+            path.chmod(readable)  # some writers leave their files to the user alone
             _flush(path)
         if to.exists():
             to.rmdir()

@@ -1,6 +1,6 @@
 """Trained miniatures written in every format, and a fresh process that loads what Hugging Face's libraries load.
 
-    python -m tests.export.trips FOLDER    loads every `*/peft` and `*/merged` below it, prints one JSON object
+python -m tests.export.trips FOLDER    loads every `*/peft` and `*/merged` below it, prints one JSON object
 """
 
 from __future__ import annotations
