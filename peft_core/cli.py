@@ -194,6 +194,11 @@ def _add_export(commands: argparse._SubParsersAction) -> None:
     export.add_argument(
         "--push-to-hub", metavar="REPO", help="also owner/name of the Hub; asks for a token, or HF_TOKEN"
     )
+    inspect = _command(commands, "inspect", "rank report of an adapter made anywhere", "export", "inspect")
+    inspect.add_argument("folder", metavar="DIR", help="a LoRA folder of PEFT, or a native one")
+    inspect.add_argument("--compress", metavar="SHARE", help="also write an adapter with this share of the energy")
+    inspect.add_argument("--to", metavar="DIR", help="where the smaller adapter goes: a folder that does not exist yet")
+    inspect.add_argument("--model", help="a native folder's backbone, if not where the folder says")
 
 
 def _add_bench(commands: argparse._SubParsersAction) -> None:

@@ -1,4 +1,4 @@
-"""``export``: a finished run's adapter as a folder, and as a repository of the Hub."""
+"""``export``: a finished run's adapter as a folder or a repository. ``inspect``: what is in such a folder."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import getpass
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
-from peft_core.commands._output import messages, print_json
+from peft_core.commands._output import messages, print_json, print_table
 from peft_core.records import InputError, View, public_mode
 from peft_core.runs import home, stored_view
 from peft_core.runs.folders import comparison_folder, comparison_of
@@ -31,7 +32,7 @@ def export(options: argparse.Namespace) -> int:
     export_run(finished, options.format, to, options.task)
     files = {path.name: path.stat().st_size for path in sorted(to.iterdir())}
     document = {"id": run, "format": options.format, "folder": str(to), "files": files, "repository": None}
-    messages.print(f"{run} is at {to} ({sum(files.values()):,} bytes)", markup=False)
+    messages.print(f"{run} is at {to} ({sum(files.values()):,} bytes)", markup=False, soft_wrap=True)
     if repository is not None and token is not None:
         from peft_core.export.hub import push_folder
 
@@ -40,6 +41,74 @@ def export(options: argparse.Namespace) -> int:
     if options.json:
         print_json(document)
     return 0
+
+
+def inspect(options: argparse.Namespace) -> int:
+    """Prints the rank report of an adapter, and writes a smaller one where that is asked for."""
+    energy = _share(options.compress)
+    if (options.to is None) != (options.compress is None):
+        raise InputError("to", options.to, "a smaller adapter takes both --compress and --to")
+    from peft_core.export.rank_report import ENERGY, inspect_folder
+
+    folder = Path(options.folder).expanduser().resolve()
+    report = inspect_folder(folder, ENERGY if energy is None else energy, options.model).described()
+    if energy is not None:
+        from peft_core.export.compress import compress_folder
+
+        to = Path(options.to).expanduser().resolve()
+        compress_folder(folder, energy, to, options.model)
+        report["compressed"] = {
+            "folder": str(to),
+            "bytes": sum(path.stat().st_size for path in to.glob("*.safetensors")),
+        }
+    print_json(report) if options.json else _print_report(report)
+    return 0
+
+
+def _share(text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError("compress", text, "it must be a share above 0 and at most 1, such as 0.99") from None
+
+
+def _print_report(report: dict[str, Any]) -> None:
+    share = f"rank at {100 * report['energy']:g} %"
+    columns = ("site", "shape", "inner", "numerical", "effective", "stable", "norm", share, "parameters", "spectrum")
+    print_table(
+        columns,
+        [
+            layer
+            | {
+                "shape": "x".join(map(str, layer["shape"])),
+                share: layer["rank_at_energy"],
+                "spectrum": _short(layer["spectrum"]),
+            }
+            for layer in report["layers"]
+        ],
+    )
+    total = report["total"]
+    messages.print(
+        f"{report['kind']} on {report['base_model'] or 'an unnamed base'}: {total['parameters']:,} parameters in "
+        f"{len(report['layers'])} maps and {total['other_parameters']:,} beside them; mean rank "
+        f"{total['numerical_mean']:.4g} numerical, {total['effective_mean']:.4g} effective; at "
+        f"{100 * report['energy']:g} % of the energy plain pairs of {total['parameters_at_energy']:,} would do",
+        markup=False,
+        soft_wrap=True,
+    )
+    if "compressed" in report:
+        written = report["compressed"]
+        messages.print(
+            f"the smaller adapter is at {written['folder']} ({written['bytes']:,} bytes)", markup=False, soft_wrap=True
+        )
+
+
+def _short(spectrum: list[float]) -> str:
+    """The first values and the last."""
+    shown = [f"{value:.3g}" for value in spectrum]
+    return " ".join(shown if len(shown) <= 5 else [*shown[:3], "...", shown[-1]])
 
 
 def _run_of(given: str, view: View) -> str:

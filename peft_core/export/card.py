@@ -9,7 +9,7 @@ from typing import Any, Literal
 from peft_core import __version__
 from peft_core.export.finished import FinishedRun, Spread, public_name, public_value
 from peft_core.export.recipe import Trained
-from peft_core.methods import get_method
+from peft_core.methods import get_method, method_of_part
 
 Format = Literal["native", "peft", "merged"]
 CURVE = "curve.svg"
@@ -44,7 +44,7 @@ def tags(trained: Trained, kind: Format) -> list[str]:
     """What the Hub finds it by."""
     method = get_method(trained.recipe.method)
     found = ["ranklab", "parameter-efficient-fine-tuning", method.id, method.family, trained.backbone.problem]
-    return found + (["lora"] if kind == "peft" else [])
+    return found + ([method_of_part("yardstick").id] if kind == "peft" else [])
 
 
 def _front_matter(finished: FinishedRun, trained: Trained, kind: Format) -> str:

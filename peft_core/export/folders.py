@@ -79,13 +79,13 @@ def read_json(path: Path, field: str, most: int = 10_000_000) -> dict[str, Any]:
     """
     try:
         size = path.stat().st_size
-        if size > most:
-            raise InputError(field, str(path), f"the file has {size:,} bytes; it may have {most:,}")
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8")) if size <= most else None
     except OSError:
         raise InputError(field, str(path), "there is no such file that can be read") from None
     except (ValueError, RecursionError):
         raise InputError(field, str(path), "the file must be JSON") from None
+    if size > most:
+        raise InputError(field, str(path), f"the file has {size:,} bytes; it may have {most:,}")
     if not isinstance(found, dict):
         raise InputError(field, str(path), "the file must hold a JSON object")
     return found

@@ -67,9 +67,7 @@ def read_native(folder: Path) -> Recipe:
     if values.get("format") != "ranklab" or not isinstance(values.get("version"), int):
         raise InputError("adapter", str(folder), f"its {CONFIG} is not that of an exported adapter")
     if values["version"] > VERSION:
-        raise InputError(
-            "adapter", str(folder), f"its format has version {values['version']}; this one reads {VERSION}"
-        )
+        raise InputError("adapter", str(folder), f"its format version {values['version']} is newer than {VERSION}")
     described = checked(Description, values, prefix="adapter.")
     for name in (ADAPTER, HEAD):
         if not (folder / name).is_file():

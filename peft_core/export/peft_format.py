@@ -46,14 +46,19 @@ def check_peft(trained: Trained) -> None:
         raise InputError("format", "peft", f"{method.id} cannot be one: {INSTEAD[method.family]}")
 
 
-def save_peft(trained: Trained, folder: Path) -> None:
+def save_peft(trained: Trained, folder: Path, energy: float | None = None) -> None:
     """Writes the adapter's configuration and weights, the head included.
+
+    Args:
+        energy: share of every update's squared norm that is kept, with the fewest directions; None: all.
 
     Raises:
         InputError: the method is no weight update, or values are not finite.
     """
     check_peft(trained)
     pairs = module_factors(trained)
+    if energy is not None:
+        pairs = {module: _cut(pair, energy) for module, pair in pairs.items()}
     tensors = {f"{PREFIX}{name}": value.detach() for name, value in trained.attached.head.items()}
     for module, pair in pairs.items():
         tensors |= lora_tensors(module, pair)
@@ -150,6 +155,11 @@ def _least(pair: Factors, bound: int) -> Factors:
         return pair
     found = decomposed(pair)
     return found.cut(min(found.numerical_rank(), most), pair.left)
+
+
+def _cut(pair: Factors, energy: float) -> Factors:
+    found = decomposed(pair)
+    return found.cut(max(1, min(found.rank_at(energy), found.numerical_rank())), pair.left)
 
 
 def finite(tensors: dict[str, Tensor], trained: Trained) -> None:
