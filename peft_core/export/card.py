@@ -44,7 +44,8 @@ def tags(trained: Trained, kind: Format) -> list[str]:
     """What the Hub finds it by."""
     method = get_method(trained.recipe.method)
     found = ["ranklab", "parameter-efficient-fine-tuning", method.id, method.family, trained.backbone.problem]
-    return found + ([method_of_part("yardstick").id] if kind == "peft" else [])
+    pair = kind == "peft" and method.family == "low-rank"
+    return found + ([method_of_part("yardstick").id] if pair else [])
 
 
 def _front_matter(finished: FinishedRun, trained: Trained, kind: Format) -> str:
@@ -60,7 +61,7 @@ def _front_matter(finished: FinishedRun, trained: Trained, kind: Format) -> str:
 def _what(kind: Format) -> str:
     return {
         "native": "An adapter in RankLab's own format.",
-        "peft": "A LoRA adapter in the format of Hugging Face PEFT.",
+        "peft": "An adapter in the format of Hugging Face PEFT.",
         "merged": "A backbone with the learned update merged into its weights.",
     }[kind]
 

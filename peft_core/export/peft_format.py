@@ -29,8 +29,8 @@ INSTEAD = {
     "had instead",
     "adapter": "bottleneck adapters have a nonlinearity and are no LoRA, and AdapterHub's adapters (1.3.0) asks for "
     "transformers 4.57, not the one used here; native can be had instead",
-    "prefix": "its prefixes have no positions, while those of PEFT's prefix tuning move the tokens behind them, or are "
-    "not read by encoders at all, so outputs would differ; native can be had instead",
+    "prefix": "a prefix of PEFT is the beginning of a decoder's cache and moves the tokens behind it, so on this "
+    "architecture its outputs would differ; native can be had instead",
     "prompt": "PEFT has no format for prompts in every layer of a vision transformer; native can be had instead",
     "low-rank": "its update leaves the relative positions out, so it is no update of a weight; native can be had "
     "instead",
@@ -66,11 +66,11 @@ def save_peft(trained: Trained, folder: Path, energy: float | None = None) -> No
     transposed = {site.module for site in sites_by_name(trained).values() if site.transposed}
     config = lora_config(
         {module: pair.rank for module, pair in pairs.items()},
-        task_type=_task_type(trained),
+        task_type=task_type(trained),
         base_model_name_or_path=public_name(trained.recipe.model.id),
         revision=trained.recipe.model.commit,
         fan_in_fan_out=bool(pairs.keys() & transposed),
-        modules_to_save=_head_modules(trained) or None,
+        modules_to_save=head_modules(trained) or None,
     )
     write_json(folder / CONFIG, config)
     save_tensors(folder / WEIGHTS, tensors)
@@ -169,13 +169,13 @@ def finite(tensors: dict[str, Tensor], trained: Trained) -> None:
         raise InputError("run", trained.recipe.method, f"{broken} holds values that are not finite; nothing is written")
 
 
-def _head_modules(trained: Trained) -> list[str]:
+def head_modules(trained: Trained) -> list[str]:
     """Paths of the modules that make up the task head."""
     names = tuple(trained.attached.head)
     return sorted(prefix.rstrip(".") for prefix in trained.backbone.head if any(n.startswith(prefix) for n in names))
 
 
-def _task_type(trained: Trained) -> str | None:
+def task_type(trained: Trained) -> str | None:
     """PEFT's word for the problem; None for images, for which it has none."""
     backbone = trained.backbone
     if backbone.modality == "image":

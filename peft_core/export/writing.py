@@ -11,6 +11,7 @@ from peft_core.export.folders import check_target, new_folder, write_json
 from peft_core.export.merge import check_merged, save_merged
 from peft_core.export.native import save_native
 from peft_core.export.peft_format import check_peft, save_peft
+from peft_core.export.prefix_format import prefix_fits, save_prefix
 from peft_core.export.recipe import Trained, rebuild
 
 OWN = "ranklab.json"
@@ -34,15 +35,37 @@ def export_run(finished: FinishedRun, kind: Format, to: Path, task: str | None =
         task = recipe.tasks[0].id
     trained = rebuild(recipe, finished.folder, task)
     if kind != "native":
-        (check_peft if kind == "peft" else check_merged)(trained)
+        check_format(trained, kind)
     with new_folder(to) as folder:
         if kind == "native":
             save_native(recipe, finished.folder, folder)
         else:
-            (save_peft if kind == "peft" else save_merged)(trained, folder)
+            save_format(trained, kind, folder)
             write_json(folder / OWN, public_value(recipe.model_dump(mode="json")))
         (folder / "README.md").write_text(model_card(finished, trained, kind), encoding="utf-8")
         title = f"{finished.row.label}, seed {finished.row.seed}"
         picture = curve_svg(finished.curve(), finished.metric, title, finished.result.baseline_score)
         (folder / CURVE).write_text(picture, encoding="utf-8")
     return trained
+
+
+def check_format(trained: Trained, kind: Format) -> None:
+    """Refuses a format that the method does not have: InputError."""
+    if kind == "merged":
+        check_merged(trained)
+    elif not prefix_fits(trained):
+        check_peft(trained)
+
+
+def save_format(trained: Trained, kind: Format, folder: Path) -> None:
+    """Writes the weights and their configuration in a format of others to a folder that exists.
+
+    Raises:
+        InputError: a value is not finite.
+    """
+    if kind == "merged":
+        save_merged(trained, folder)
+    elif prefix_fits(trained):
+        save_prefix(trained, folder)
+    else:
+        save_peft(trained, folder)
