@@ -107,6 +107,7 @@ def _loading(trained: Trained, kind: Format, model: str) -> str:
             f"from transformers import {auto.auto_model}",
             "",
             f"model = {auto.auto_model}.from_pretrained({base}{labelled}){where}",
+            *_padding(trained),
             "model = PeftModel.from_pretrained(model, FOLDER)",
         ]
     elif kind == "merged":
@@ -130,6 +131,13 @@ def _loading(trained: Trained, kind: Format, model: str) -> str:
         listed = _code(", ".join(facts.labels))
         words = f"\n\nThe classes are the first tokens of {listed}, scored at the decoder's first position."
     return "```python\n" + "\n".join(lines) + "\n```" + words
+
+
+def _padding(trained: Trained) -> list[str]:
+    """The padding that a decoder was trained with: its head reads the last token before it."""
+    decoder = trained.backbone.architecture.pooling == "last" and trained.facts.problem == "classification"
+    token = getattr(trained.backbone.config, "pad_token_id", None)
+    return [f"model.config.pad_token_id = {token}"] if decoder and token is not None else []
 
 
 def _base(trained: Trained, model: str) -> tuple[str, str]:
