@@ -113,7 +113,7 @@ def read_lora_folder(path: Path) -> LoraFolder:
     _check_kind(config, path)
     if not (path / WEIGHTS).is_file():
         pickled = any(path.glob("*.bin")) or any(path.glob("*.pt"))
-        why = "its weights are a pickle, which can run code when read; save it as safetensors" if pickled else None
+        why = "its weights are pickled, which can run code when read; save them as safetensors" if pickled else None
         raise InputError("adapter", str(path), why or f"the file {WEIGHTS} is missing")
     size = (path / WEIGHTS).stat().st_size
     if size > MAX_BYTES:

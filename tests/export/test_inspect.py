@@ -204,7 +204,7 @@ BROKEN = {
         "DoRA",
     ),
     "no weights": (lambda folder: (folder / WEIGHTS).unlink(), "is missing"),
-    "pickled": (pickled, "a pickle"),
+    "pickled": (pickled, "are pickled"),
     "truncated": (cut_file, "is damaged"),
     "empty": (lambda folder: (folder / WEIGHTS).write_bytes(b""), "is damaged"),
     "huge header": (huge_header, "is damaged"),
