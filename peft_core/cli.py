@@ -194,6 +194,9 @@ def _add_export(commands: argparse._SubParsersAction) -> None:
     export.add_argument(
         "--push-to-hub", metavar="REPO", help="also owner/name of the Hub; asks for a token, or HF_TOKEN"
     )
+    taken = _command(commands, "import", "an adapter folder becomes a run", "export", "import_folder")
+    taken.add_argument("folder", metavar="DIR", help="a LoRA folder of PEFT, or a native one")
+    taken.add_argument("--model", help="its backbone, if not where the folder says")
     inspect = _command(commands, "inspect", "rank report of an adapter made anywhere", "export", "inspect")
     inspect.add_argument("folder", metavar="DIR", help="a LoRA folder of PEFT, or a native one")
     inspect.add_argument("--compress", metavar="SHARE", help="also write an adapter with this share of the energy")

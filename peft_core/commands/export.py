@@ -6,6 +6,7 @@ import argparse
 import getpass
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,37 @@ def export(options: argparse.Namespace) -> int:
         messages.print(f"pushed to {document['repository']}", markup=False)
     if options.json:
         print_json(document)
+    return 0
+
+
+def import_folder(options: argparse.Namespace) -> int:
+    """Puts an adapter of a folder into the store as a finished run."""
+    from peft_core.export.imported_run import rank_record, result_of_import, spec_of
+    from peft_core.export.importing import read_adapter
+    from peft_core.runs.adopt import adopt
+
+    folder = Path(options.folder).expanduser().resolve()
+    imported = read_adapter(folder, options.model)
+    with tempfile.TemporaryDirectory() as scratch:
+        imported.write(Path(scratch))
+        result, ranks = result_of_import(imported, Path(scratch))
+        facts = {
+            "environment": {"model": imported.recipe.model.model_dump(exclude_none=True), "imported": folder.name},
+            "metric": next(iter(result.score)),
+            "baseline_score": result.baseline_score,
+        }
+        run = adopt(
+            home(),
+            spec_of(imported),
+            facts,
+            imported.recipe.config,
+            result,
+            lambda name: rank_record(name, result.selected_step, ranks),
+            Path(scratch),
+        )
+    messages.print(f"{folder.name} is the run {run}", markup=False, soft_wrap=True)
+    if options.json:
+        print_json({"id": run, "method": imported.recipe.method, "model": imported.recipe.model.id})
     return 0
 
 

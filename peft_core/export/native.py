@@ -4,6 +4,7 @@ learned ones a bit a value. Every file has its checksum in the description, whic
     adapter.json           format, version, recipe (weights, method, options, seed, tasks), checksums
     adapter.safetensors    what the method stores
     head.safetensors       the task heads
+    result.json            what the run measured; an adapter is whole without it
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from peft_core.records import Frozen, InputError, checked
 from peft_core.training.native import ADAPTER, CONFIG, HEAD
 
 VERSION = 1
+RESULT = "result.json"
+"""What the run measured: not needed to use the adapter."""
 
 
 class Description(Frozen):

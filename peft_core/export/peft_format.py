@@ -23,6 +23,8 @@ from peft_core.methods import WeightUpdate, get_method
 from peft_core.records import InputError, Site
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+OWN = "ranklab.json"
+"""Our own facts beside a format of others."""
 PREFIX = "base_model.model."
 INSTEAD = {
     "baseline": "it changes the backbone's own parameters or none of them, so it is no LoRA; merged and native can be "

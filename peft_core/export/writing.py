@@ -9,13 +9,10 @@ from peft_core.export.curve import curve_svg
 from peft_core.export.finished import FinishedRun, public_value
 from peft_core.export.folders import check_target, new_folder, write_json
 from peft_core.export.merge import check_merged, save_merged
-from peft_core.export.native import save_native
-from peft_core.export.peft_format import check_peft, save_peft
+from peft_core.export.native import RESULT, save_native
+from peft_core.export.peft_format import OWN, check_peft, save_peft
 from peft_core.export.prefix_format import prefix_fits, save_prefix
 from peft_core.export.recipe import Trained, rebuild
-
-OWN = "ranklab.json"
-"""Our own facts beside a format of others."""
 
 
 def export_run(finished: FinishedRun, kind: Format, to: Path, task: str | None = None) -> Trained:
@@ -39,6 +36,7 @@ def export_run(finished: FinishedRun, kind: Format, to: Path, task: str | None =
     with new_folder(to) as folder:
         if kind == "native":
             save_native(recipe, finished.folder, folder)
+            write_json(folder / RESULT, finished.result.model_dump(mode="json", exclude={"resampled"}), small=True)
         else:
             save_format(trained, kind, folder)
             write_json(folder / OWN, public_value(recipe.model_dump(mode="json")))
