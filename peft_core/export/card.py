@@ -7,7 +7,8 @@ import re
 from typing import Any, Literal
 
 from peft_core import __version__
-from peft_core.export.finished import FinishedRun, Spread, public_name, public_value
+from peft_core.export.finished import FinishedRun, Spread
+from peft_core.export.names import public_name, public_sentence, public_value
 from peft_core.export.recipe import Trained
 from peft_core.methods import get_method, method_of_part
 
@@ -32,7 +33,7 @@ def model_card(finished: FinishedRun, trained: Trained, kind: Format) -> str:
         "## Configuration",
         _block(public_value(_configuration(finished))),
         "## Data",
-        f"{_plain(finished.result.split)}.",
+        f"{_plain(public_sentence(finished.result.split))}.",
         _block(public_value(finished.view.comparison.environment.get("data", {}))),
         "## Environment",
         _block(public_value(finished.environment())),

@@ -113,20 +113,3 @@ class Spread:
             statistics.fmean(known) if known else None,
             statistics.stdev(known) if len(known) > 1 else None,
         )
-
-
-def public_name(text: str) -> str:
-    """The text, or of a path on this disk its last part: cards and files travel."""
-    path = Path(text).expanduser() if text.startswith("~") else Path(text)
-    return path.name if path.is_absolute() or text.startswith((".", "~")) else text
-
-
-def public_value(value: Any) -> Any:
-    """The same for all texts in a JSON value."""
-    if isinstance(value, str):
-        return public_name(value)
-    if isinstance(value, Mapping):
-        return {public_name(str(key)): public_value(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [public_value(entry) for entry in value]
-    return value

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from peft_core.records import InputError
 
 
@@ -45,8 +47,9 @@ def new_folder(to: Path) -> Iterator[Path]:
             to.rmdir()
         beside.rename(to)
         _flush(to.parent)
-    except OSError as error:
-        raise InputError("to", str(to), f"it cannot be written ({error.strerror or error})") from error
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error).strip().partition("\n")[0]
+        raise InputError("to", str(to), f"it cannot be written ({reason})") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 

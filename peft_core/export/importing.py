@@ -18,8 +18,8 @@ from torch import Tensor
 
 from peft_core.backbones import meta_backbone, model_info
 from peft_core.export.factors import decomposed
-from peft_core.export.finished import public_name
 from peft_core.export.lora_folder import LoraFolder, LoraLayer, read_lora_folder
+from peft_core.export.names import public_name
 from peft_core.export.native import RESULT, is_native, read_native
 from peft_core.export.peft_format import OWN, PREFIX
 from peft_core.export.recipe import ModelFacts, Recipe

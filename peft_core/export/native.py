@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from peft_core.export.finished import public_name
 from peft_core.export.folders import read_json, sha256, write_json
 from peft_core.export.recipe import Recipe, Trained, rebuild, rebuild_update
 from peft_core.methods._masks import GENERATOR_VERSION
@@ -44,10 +43,8 @@ def save_native(recipe: Recipe, adapter: Path, folder: Path) -> None:
     """
     for name in (ADAPTER, HEAD):
         shutil.copyfile(adapter / name, folder / name)
-    model = recipe.model.model_copy(update={"id": public_name(recipe.model.id)})
-    tasks = tuple(facts.model_copy(update={"id": public_name(facts.id)}) for facts in recipe.tasks)
     described = Description(
-        recipe=recipe.model_copy(update={"model": model, "tasks": tasks}),
+        recipe=recipe.public(),
         sha256={name: sha256(folder / name) for name in (ADAPTER, HEAD)},
     )
     values = described.model_dump(mode="json")

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from peft_core.backbones._linear import linear_shape
 from peft_core.export.factors import Factors, decomposed, living, stacked
-from peft_core.export.finished import public_name
 from peft_core.export.folders import write_json
+from peft_core.export.names import public_name
 from peft_core.export.recipe import Trained
 from peft_core.methods import WeightUpdate, get_method
 from peft_core.records import InputError, Site

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from peft_core.export.finished import public_name
 from peft_core.export.folders import write_json
+from peft_core.export.names import public_name
 from peft_core.export.peft_format import CONFIG, WEIGHTS, finite, head_modules, save_tensors, task_type
 from peft_core.export.recipe import Trained
 from peft_core.methods import get_method

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from peft_core.export.factors import Decomposed, Factors, decomposed, rank_at
-from peft_core.export.finished import public_name
 from peft_core.export.lora_folder import LoraFolder, read_lora_folder
+from peft_core.export.names import public_name
 from peft_core.export.native import is_native, load_native_update
 from peft_core.export.recipe import Trained
 from peft_core.methods import WeightUpdate

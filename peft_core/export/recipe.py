@@ -17,6 +17,7 @@ from peft_core.backbones import (
     load_backbone,
     meta_backbone,
 )
+from peft_core.export.names import public_name
 from peft_core.methods import Attached, MethodConfig, get_method
 from peft_core.records import Frozen, InputError, Seed, checked
 from peft_core.training.native import TaskFacts, load_adapter
@@ -43,6 +44,12 @@ class Recipe(Frozen):
     config: dict[str, Any]
     seed: Seed
     tasks: tuple[TaskFacts, ...] = Field(min_length=1)
+
+    def public(self) -> Recipe:
+        """The same to be given away: of a model or table of the user's only the last part of its path."""
+        model = self.model.model_copy(update={"id": public_name(self.model.id)})
+        tasks = tuple(facts.model_copy(update={"id": public_name(facts.id)}) for facts in self.tasks)
+        return self.model_copy(update={"model": model, "tasks": tasks})
 
 
 @dataclass(frozen=True)
@@ -138,7 +145,7 @@ def _task_number(recipe: Recipe, task: str | None) -> int:
     if task is None and len(known) == 1:
         return 0
     if task not in known:
-        raise InputError("task", task, f"several tasks were trained together; it must be one of {', '.join(known)}")
+        raise InputError("task", task, f"it must be a task that the run was trained on: {', '.join(known)}")
     return known.index(task)
 
 

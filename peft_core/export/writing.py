@@ -6,7 +6,7 @@ from pathlib import Path
 
 from peft_core.export.card import CURVE, Format, model_card
 from peft_core.export.curve import curve_svg
-from peft_core.export.finished import FinishedRun, public_value
+from peft_core.export.finished import FinishedRun
 from peft_core.export.folders import check_target, new_folder, write_json
 from peft_core.export.merge import check_merged, save_merged
 from peft_core.export.native import RESULT, save_native
@@ -39,7 +39,7 @@ def export_run(finished: FinishedRun, kind: Format, to: Path, task: str | None =
             write_json(folder / RESULT, finished.result.model_dump(mode="json", exclude={"resampled"}), small=True)
         else:
             save_format(trained, kind, folder)
-            write_json(folder / OWN, public_value(recipe.model_dump(mode="json")))
+            write_json(folder / OWN, recipe.public().model_dump(mode="json"))
         (folder / "README.md").write_text(model_card(finished, trained, kind), encoding="utf-8")
         title = f"{finished.row.label}, seed {finished.row.seed}"
         picture = curve_svg(finished.curve(), finished.metric, title, finished.result.baseline_score)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -14,6 +15,7 @@ import yaml
 
 from peft_core.backbones import load_backbone
 from peft_core.cli import main
+from peft_core.export.names import public_sentence, public_value
 from peft_core.export.native import load_native
 from tests.hub_server import Fault, HubServer
 
@@ -123,6 +125,31 @@ def test_a_damaged_run_folder_is_a_sentence(store, tmp_path, capsys):
     file = store.home / "comparisons" / store.id / store.runs[LORA] / "adapter" / "head.safetensors"
     file.write_bytes(file.read_bytes()[:100])
     assert "cannot be read" in refused(capsys, store.runs[LORA], "--format", "native", "--to", str(tmp_path / "out"))
+
+
+def test_weights_that_are_others_are_refused(store, tmp_path, capsys):
+    with sqlite3.connect(store.home / "store.sqlite") as connection:
+        described = json.loads(connection.execute("SELECT environment FROM comparisons").fetchone()[0])
+        described["model"]["weights_sha256"] = "0" * 64
+        connection.execute("UPDATE comparisons SET environment = ?", (json.dumps(described),))
+    said = refused(capsys, store.runs[LORA], "--format", "merged", "--to", str(tmp_path / "out"))
+    assert "not those that the adapter was trained on" in said
+
+
+@pytest.mark.parametrize("state", ["failed", "interrupted", "running"])
+def test_a_run_that_has_not_finished_is_refused(store, tmp_path, capsys, state):
+    with sqlite3.connect(store.home / "store.sqlite") as connection:
+        connection.execute("UPDATE runs SET state = ?, result = NULL", (state,))
+    said = refused(capsys, store.runs[LORA], "--format", "native", "--to", str(tmp_path / "out"))
+    assert f"the run is {state}" in said
+
+
+def test_no_path_of_this_disk_travels():
+    said = "rows of /home/me/mine.csv; hub:owner/name, either/or (see ~/x/table.tsv)"
+    assert public_sentence(said) == "rows of mine.csv; hub:owner/name, either/or (see table.tsv)"
+    assert public_value({"data": ["/home/me/mine.csv", "../up.csv", "glue/cola", 3]}) == {
+        "data": ["mine.csv", "up.csv", "glue/cola", 3]
+    }
 
 
 @pytest.fixture

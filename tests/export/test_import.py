@@ -13,9 +13,10 @@ import transformers
 from peft_core.backbones._catalog import ASSETS
 from peft_core.cli import main
 from peft_core.export.native import load_native
-from peft_core.report import results_document
+from peft_core.report import report_html, results_document
 from peft_core.runs import home, stored_view
 from tests.export.test_inspect import put
+from ui.service import payload
 
 TEXTS = ["the cat sees a dog", "a dog"]
 
@@ -57,6 +58,7 @@ def test_an_adapter_made_by_peft_answers_as_a_run_what_it_answers_there(model, o
     assert document["state"] == "finished" and document["score"] == {"accuracy": None}
     assert document["rank"]["numerical_max"] == max(min(value, 128) for value in (options.get("r", 5),))
     assert any(event["event"] == "rank" for event in view.events)
+    assert "imported" in json.dumps(payload(view, 0, table=True)) and run.rpartition("-")[0] in report_html(view)
     for kind in ("merged", "peft", "native"):
         assert main(["export", run, "--format", kind, "--to", str(tmp_path / kind)]) == 0
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "merged")

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 
+import peft
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -23,6 +24,7 @@ from tests.conftest import batch_for, has_place, miniature
 from tests.export.trips import as_trained, save_batch
 from tests.methods.family_checks import lively, outputs, put
 from tests.methods.test_contract import attach, take_steps
+from tests.miniatures import OTHERS
 
 ARCHITECTURES = ("bert", "roberta", "deberta_v2", "vit", "gpt2", "t5", "llama")
 MASKS = [{"masks": masks, "d": 2} for masks in ("same", "dropout", "2:4")]
@@ -157,6 +159,17 @@ def spec_of(run) -> RunSpec:
     method = MethodSpec(id=run.recipe.method)
     comparison = ComparisonSpec(methods=(method,))
     return RunSpec(run="c-0", comparison=comparison, method=method, label=method.id, seed=run.recipe.seed)
+
+
+@pytest.mark.parametrize("family", OTHERS)
+def test_every_other_architecture_is_a_peft_folder_too(family, tmp_path):
+    attached = trained(lively(family), "capaboost_lora", {"sites": "all-linear"})
+    save_format(as_trained(attached, "capaboost_lora"), "peft", tmp_path)
+    other = lively(family)
+    other.model = peft.PeftModel.from_pretrained(other.model, tmp_path).eval().base_model.model
+    with torch.no_grad():
+        found = other.logits(batch_for(other))
+    torch.testing.assert_close(found, outputs(attached), rtol=1e-5, atol=1e-5)
 
 
 @torch.no_grad()
