@@ -1,15 +1,13 @@
-"""One small comparison, trained once by the command line, whose runs the tests export."""
+"""One small comparison, trained once, whose runs the tests export."""
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
+
+from peft_core.records import ComparisonSpec, MethodSpec, RunState, TrainingConfig
 
 METHODS = ("lora:rank=8", "capaboost_lora:rank=8", "full", "adapter_pfeiffer:bottleneck=4")
 
@@ -17,29 +15,24 @@ METHODS = ("lora:rank=8", "capaboost_lora:rank=8", "full", "adapter_pfeiffer:bot
 @pytest.fixture(scope="session")
 def comparison(tmp_path_factory):
     """`home`: its store's folder. `runs`: run by method and seed."""
+    from peft_core.runs import Supervisor
+
     home = tmp_path_factory.mktemp("export") / "home"
-    methods = [part for method in METHODS for part in ("--method", method)]
-    command = [
-        sys.executable,
-        "-m",
-        "peft_core",
-        "compare",
-        "--model",
-        "tiny-text",
-        "--task",
-        "acceptability",
-        *methods,
-    ]
-    sizes = ["--steps", "4", "--train-rows", "64", "--eval-rows", "32", "--seeds", "2", "--eval-every", "2"]
-    environment = os.environ | {"RANKLAB_HOME": str(home), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run([*command, *sizes], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
-    listed = subprocess.run(
-        [sys.executable, "-m", "peft_core", "runs", "--json"], capture_output=True, text=True, env=environment
+    spec = ComparisonSpec(
+        model="tiny-text",
+        task="acceptability",
+        methods=tuple(map(MethodSpec.parse, METHODS)),
+        seeds=(0, 1),
+        train_rows=64,
+        eval_rows=32,
+        training=TrainingConfig(steps=4, eval_every=2),
     )
-    name = json.loads(listed.stdout)[0]["id"]
-    runs = {(METHODS[place % len(METHODS)], place // len(METHODS)): f"{name}-{place}" for place in range(8)}
-    return SimpleNamespace(id=name, home=home, runs=runs)
+    with Supervisor(home, executor="thread") as supervisor:
+        name = supervisor.submit(spec)
+        supervisor.wait(name)
+        rows = supervisor.view(name).runs
+    assert all(row.state == RunState.FINISHED for row in rows), [row.error for row in rows]
+    return SimpleNamespace(id=name, home=home, runs={(row.label, row.seed): row.run for row in rows})
 
 
 @pytest.fixture

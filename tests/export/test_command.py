@@ -158,22 +158,32 @@ def hub(tmp_path):
         yield server
 
 
-def push(hub, store, tmp_path, repository, **environment):
-    """Exports in a process of its own, which asks the server."""
-    to = tmp_path / f"out-{len(list(tmp_path.glob('out-*')))}"
-    command = [sys.executable, "-m", "peft_core", "export", store.runs[LORA], "--format", "peft", "--to", str(to)]
-    own = hub.environment(tmp_path / "hf") | {"RANKLAB_HOME": str(store.home), "HF_HUB_OFFLINE": "0"} | environment
+def asked(hub, tmp_path, *words, **environment):
+    """A process of its own, which asks the server."""
+    own = hub.environment(tmp_path / "hf") | {"HF_HUB_OFFLINE": "0"} | environment
     return subprocess.run(
-        [*command, "--push-to-hub", repository, "--verbose", "--json"],
-        capture_output=True,
-        text=True,
-        env=own,
-        stdin=subprocess.DEVNULL,
-    ), to
+        [sys.executable, *map(str, words)], capture_output=True, text=True, env=own, stdin=subprocess.DEVNULL
+    )
+
+
+PUSH = """
+import sys
+from pathlib import Path
+from peft_core.export.hub import push_folder
+from peft_core.records import InputError
+for repository, token in zip(sys.argv[2::2], sys.argv[3::2]):
+    try:
+        print(push_folder(Path(sys.argv[1]), repository, token, "Once more"))
+    except InputError as error:
+        print(error)
+"""
 
 
 def test_a_push_makes_a_repository_with_the_folder_and_keeps_no_token(hub, store, tmp_path):
-    done, to = push(hub, store, tmp_path, "me/mine", HF_TOKEN=TOKEN)
+    to = tmp_path / "out"
+    command = ["-m", "peft_core", "export", store.runs[LORA], "--format", "peft", "--to", to, "--verbose", "--json"]
+    own = {"RANKLAB_HOME": str(store.home), "HF_TOKEN": TOKEN}
+    done = asked(hub, tmp_path, *command, "--push-to-hub", "me/mine", **own)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["repository"].endswith("me/mine")
     sent = hub.files("models", "me/mine")
@@ -184,21 +194,22 @@ def test_a_push_makes_a_repository_with_the_folder_and_keeps_no_token(hub, store
     assert TOKEN not in done.stdout + done.stderr
     for path in (path for path in tmp_path.rglob("*") if path.is_file()):
         assert TOKEN.encode() not in path.read_bytes(), path
-    again, _ = push(hub, store, tmp_path, "me/mine", HF_TOKEN=TOKEN)
-    assert again.returncode == 0 and len(hub.commit_messages) == 2, "a repository that is there is written to"
 
 
-def test_a_push_that_is_refused_is_one_sentence(hub, store, tmp_path):
-    bad = "hf_" + "anothertoken"
+def test_what_the_hub_refuses_is_one_sentence_and_a_passing_fault_is_waited_for(hub, tmp_path):
+    folder, bad = tmp_path / "folder", "hf_" + "anothertoken"
+    folder.mkdir()
+    (folder / "README.md").write_text("a card")
     hub.faults.append(Fault("/api/repos/create", status=503, times=1))
-    for repository, environment, words in (
-        ("me/mine", {"HF_TOKEN": bad}, "does not accept the token"),
-        ("you/mine", {"HF_TOKEN": TOKEN}, "may not write there"),
-    ):
-        done, _ = push(hub, store, tmp_path, repository, **environment)
-        assert done.returncode == 2 and words in done.stderr.splitlines()[-1], done.stderr
-        assert bad not in done.stderr and TOKEN not in done.stderr
-    assert not hub.commit_messages and not (tmp_path / "hf" / "token").exists()
+    given = ("me/mine", bad, "you/mine", TOKEN, "me/mine", TOKEN, "me/mine", TOKEN)
+    done = asked(hub, tmp_path, "-c", PUSH, folder, *given)
+    said = done.stdout.splitlines()
+    assert len(said) == 4, done.stderr
+    assert "does not accept the token" in said[0] and "may not write there" in said[1]
+    assert said[2] == said[3] and said[3].endswith("me/mine"), "a repository that is there is written to"
+    assert bad not in done.stdout + done.stderr and TOKEN not in done.stdout + done.stderr
+    assert (hub.folder("models", "me/mine") / "README.md").read_text() == "a card"
+    assert hub.commit_messages[0] == "Once more" and not (tmp_path / "hf" / "token").exists()
 
 
 @pytest.mark.parametrize(
