@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from html import escape
 
@@ -34,13 +35,11 @@ def curve_svg(points: Sequence[tuple[int, float]], metric: str, title: str, base
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
         f'<text x="{LEFT}" y="22" font-size="14">{escape(_short(title))}</text>',
     ]
-    for share in (0, 0.25, 0.5, 0.75, 1):
-        score, step = low + share * (high - low), share * last
-        parts += [
-            f'<path d="M{LEFT} {y(score):.1f}H{WIDTH - RIGHT}" stroke="{GRID}"/>',
-            f'<text x="{LEFT - 6}" y="{y(score) + 4:.1f}" text-anchor="end">{score:.3g}</text>',
-            f'<text x="{x(step):.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{step:.0f}</text>',
-        ]
+    for score in round_values(low, high):
+        parts.append(f'<path d="M{LEFT} {y(score):.1f}H{WIDTH - RIGHT}" stroke="{GRID}"/>')
+        parts.append(f'<text x="{LEFT - 6}" y="{y(score) + 4:.1f}" text-anchor="end">{score:.6g}</text>')
+    for step in (value for value in round_values(0, last) if value == int(value)):
+        parts.append(f'<text x="{x(step):.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{step:.0f}</text>')
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(f'<text x="{middle}" y="{HEIGHT - 8}" text-anchor="middle">{escape(metric)} over steps</text>')
     if baseline is not None:
@@ -60,6 +59,14 @@ def _span(scores: Sequence[float]) -> tuple[float, float]:
     low, high = min(scores, default=0.0), max(scores, default=1.0)
     margin = 0.05 * (high - low) or 0.5
     return low - margin, high + margin
+
+
+def round_values(low: float, high: float) -> list[float]:
+    """Multiples of 1, 2 or 5 times a power of ten from low to high, at most eight."""
+    power = 10.0 ** math.floor(math.log10((high - low) / 8))
+    width = next(power * factor for factor in (1, 2, 5, 10, 20) if (high - low) / (power * factor) <= 7)
+    first, last = math.ceil(low / width), math.floor(high / width + 1e-9)
+    return [round(number * width, 12) for number in range(first, last + 1)]
 
 
 def _short(title: str) -> str:

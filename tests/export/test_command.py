@@ -15,6 +15,7 @@ import yaml
 
 from peft_core.backbones import load_backbone
 from peft_core.cli import main
+from peft_core.export.curve import round_values
 from peft_core.export.names import public_sentence, public_value
 from peft_core.export.native import load_native
 from tests.hub_server import Fault, HubServer
@@ -142,6 +143,14 @@ def test_a_run_that_has_not_finished_is_refused(store, tmp_path, capsys, state):
         connection.execute("UPDATE runs SET state = ?, result = NULL", (state,))
     said = refused(capsys, store.runs[LORA], "--format", "native", "--to", str(tmp_path / "out"))
     assert f"the run is {state}" in said
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(-0.04, 0.76, [0, 0.2, 0.4, 0.6]), (0, 12, [0, 2, 4, 6, 8, 10, 12]), (0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1])],
+)
+def test_axes_have_round_values(low, high, expected):
+    assert round_values(low, high) == expected
 
 
 def test_no_path_of_this_disk_travels():
