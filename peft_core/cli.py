@@ -59,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_theorem(commands)
     _add_quoted(commands)
     _add_store(commands)
+    _add_export(commands)
     _add_bench(commands)
     serve = _command(commands, "serve", "open the page, the same as python app.py", "serve", "serve")
     serve.add_argument("--host", default=None, help="address to listen on (127.0.0.1)")
@@ -177,6 +178,30 @@ def _add_store(commands: argparse._SubParsersAction) -> None:
     delete = _command(commands, "delete", "remove a comparison with its history and checkpoints", "store", "delete")
     for parser in (resume, cancel, delete):
         parser.add_argument("id")
+
+
+def _add_export(commands: argparse._SubParsersAction) -> None:
+    export = _command(commands, "export", "a finished run's adapter as a folder", "export", "export")
+    export.add_argument("id", help="a run, or a comparison of one run")
+    export.add_argument(
+        "--format",
+        required=True,
+        choices=("native", "peft", "merged"),
+        help="native: the smallest, for this project; peft: a LoRA folder of Hugging Face PEFT; merged: a whole model",
+    )
+    export.add_argument("--to", required=True, metavar="DIR", help="a folder that is empty or does not exist")
+    export.add_argument("--task", metavar="ID", help="whose head goes along, where several tasks were trained together")
+    export.add_argument(
+        "--push-to-hub", metavar="REPO", help="also owner/name of the Hub; asks for a token, or HF_TOKEN"
+    )
+    taken = _command(commands, "import", "an adapter folder becomes a run", "export", "import_folder")
+    taken.add_argument("folder", metavar="DIR", help="a LoRA folder of PEFT, or a native one")
+    taken.add_argument("--model", help="its backbone, if not where the folder says")
+    inspect = _command(commands, "inspect", "rank report of an adapter made anywhere", "export", "inspect")
+    inspect.add_argument("folder", metavar="DIR", help="a LoRA folder of PEFT, or a native one")
+    inspect.add_argument("--compress", metavar="SHARE", help="also write an adapter with this share of the energy")
+    inspect.add_argument("--to", metavar="DIR", help="where the smaller adapter goes: a folder that does not exist yet")
+    inspect.add_argument("--model", help="a native folder's backbone, if not where the folder says")
 
 
 def _add_bench(commands: argparse._SubParsersAction) -> None:

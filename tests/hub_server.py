@@ -12,6 +12,7 @@ a redirect to another host name.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -67,6 +68,9 @@ class HubServer:
     """Method and path of every request, in order."""
     logins: set[str] = field(default_factory=set)
     """Paths that were asked for with a token."""
+    writers: Mapping[str, str] = field(default_factory=dict)
+    """Owner by token: who may make repositories and commit to them."""
+    commit_messages: list[str] = field(default_factory=list)
 
     def __enter__(self) -> HubServer:
         handler = type("Handler", (_Handler,), {"hub": self})
@@ -137,6 +141,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._body = self.rfile.read(length)
         self._answer()
 
+    def do_PUT(self) -> None:
+        length = int(self.headers.get("Content-Length") or 0)
+        self._body = self.rfile.read(length)
+        self._answer()
+
     def _answer(self) -> None:
         self.hub.requests.append(f"{self.command} {self.path}")
         if self.headers.get("Authorization"):
@@ -150,6 +159,8 @@ class _Handler(BaseHTTPRequestHandler):
             if self.path.startswith((f"/api/models/{old}/", f"/{old}/")):
                 return self._send(307, {}, {"Location": self.path.replace(old, new, 1)})
         parts = [unquote(part) for part in urlsplit(self.path).path.strip("/").split("/")]
+        if self._writes(parts):
+            return None
         if parts[0] == "lfs":
             return self._blob(Path(self.hub.root, *parts[1:]))
         if parts[0] == "api" and parts[1] in ("models", "datasets"):
@@ -159,6 +170,79 @@ class _Handler(BaseHTTPRequestHandler):
         if len(rest) > 4 and rest[2] == "resolve":
             return self._resolve(kind, "/".join(rest[:2]), rest[3], "/".join(rest[4:]))
         return self._send(404, {"error": "Not found"})
+
+    def _writes(self, parts: list[str]) -> bool:
+        """Answers what a push of a folder asks for; False where the request is another one."""
+        if parts == ["api", "validate-yaml"]:
+            self._send(200, {"errors": [], "warnings": []})
+        elif parts[0] == "upload" and self.command == "PUT":
+            (self.hub.root / "uploads").mkdir(exist_ok=True)
+            (self.hub.root / "uploads" / parts[1]).write_bytes(self._body)
+            self._send(200, {})
+        elif parts == ["api", "repos", "create"]:
+            asked = json.loads(self._body)
+            self._create(f"{asked.get('organization') or self._owner()}/{asked['name']}")
+        elif parts[-3:] == ["lfs", "objects", "batch"]:
+            self._batch(json.loads(self._body)["objects"])
+        elif len(parts) == 6 and parts[:2] == ["api", "models"] and parts[4] in ("preupload", "commit"):
+            repository = "/".join(parts[2:4])
+            if self._may_write(repository):
+                self._preupload() if parts[4] == "preupload" else self._commit(repository)
+        else:
+            return False
+        return True
+
+    def _owner(self) -> str | None:
+        return self.hub.writers.get(self.headers.get("Authorization", "").removeprefix("Bearer "))
+
+    def _may_write(self, repository: str) -> bool:
+        owner = self._owner()
+        if owner is None:
+            self._send(401, {"error": "Invalid username or password."})
+        elif owner != repository.partition("/")[0]:
+            self._send(403, {"error": "You don't have the rights to create a model under this namespace"})
+        else:
+            return True
+        return False
+
+    def _create(self, repository: str) -> None:
+        if not self._may_write(repository):
+            return
+        there = self.hub.folder("models", repository).is_dir()
+        self.hub.folder("models", repository).mkdir(parents=True, exist_ok=True)
+        address = {"url": f"{self.hub.url}/{repository}"}
+        self._send(409 if there else 200, address | ({"error": "You already created this model repo"} if there else {}))
+
+    def _preupload(self) -> None:
+        files = [
+            {
+                "path": entry["path"],
+                "uploadMode": "lfs" if entry["path"].endswith(".safetensors") else "regular",
+                "shouldIgnore": False,
+            }
+            for entry in json.loads(self._body)["files"]
+        ]
+        self._send(200, {"files": files})
+
+    def _batch(self, objects: list[dict[str, Any]]) -> None:
+        found = [
+            {**entry, "actions": {"upload": {"href": f"{self.hub.url}/upload/{entry['oid']}"}}} for entry in objects
+        ]
+        self._send(200, {"transfer": "basic", "objects": found})
+
+    def _commit(self, repository: str) -> None:
+        folder = self.hub.folder("models", repository)
+        for line in self._body.splitlines():
+            entry = json.loads(line)
+            value = entry["value"]
+            if entry["key"] == "header":
+                self.hub.commit_messages.append(value["summary"])
+            elif entry["key"] == "file":
+                (folder / value["path"]).write_bytes(base64.b64decode(value["content"]))
+            elif entry["key"] == "lfsFile":
+                (self.hub.root / "uploads" / value["oid"]).rename(folder / value["path"])
+        commit = self.hub.commit("models", repository)
+        self._send(200, {"commitUrl": f"{self.hub.url}/{repository}/commit/{commit}", "commitOid": commit})
 
     def _allowed(self, kind: str, repository: str) -> bool:
         if repository in self.hub.gated and kind == "models" and self.path.startswith("/api/"):

@@ -55,7 +55,7 @@ def load_backbone(
     config = read_config(folder)
     family = family_for(model_id, config)
     task = task_for(model_id, family, problem)
-    with _quiet():
+    with quiet():
         model_config = _model_config(config, model_id)
         processor = _load_processor(folder, family, model_id)
         _prepare(model_config, outputs, problem, processor)
@@ -113,7 +113,7 @@ def meta_backbone(model_id: str, outputs: int = 2, problem: Problem = "classific
     config = config_of(model_id)
     family = family_for(model_id, config)
     task = task_for(model_id, family, problem)
-    with _quiet(), torch.device("meta"):
+    with quiet(), torch.device("meta"):
         model_config = _model_config(config, model_id)
         _prepare(model_config, outputs, problem, None)
         model = getattr(transformers, task.auto_model).from_config(model_config, dtype=torch.float32)
@@ -260,7 +260,7 @@ def _max_length(positions: int | None, processor: Any) -> int | None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Hold back transformers' progress bars and its notes on freshly made heads; errors still come through."""
     from transformers.utils import logging as transformers_logging
 

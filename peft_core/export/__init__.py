@@ -1,0 +1,1 @@
+"""Taking a trained adapter away: as a PEFT folder, merged into its backbone, or in the project's own small format."""

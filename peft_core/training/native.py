@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from peft_core.methods import Attached, MethodConfig
 from peft_core.methods._masks import GENERATOR_VERSION
-from peft_core.records import InputError, RunSpec
+from peft_core.records import Frozen, InputError, Problem, RunSpec
+from peft_core.tasks import TaskInfo
 from peft_core.training.checkpoint import write_atomically
 
 ADAPTER, HEAD, CONFIG = "adapter.safetensors", "head.safetensors", "adapter.json"
+TASKS = "tasks.json"
+
+
+class TaskFacts(Frozen):
+    """What must be known of a task to use what was trained on it, without its rows."""
+
+    id: str
+    problem: Problem
+    outputs: int
+    labels: tuple[str, ...] | None = None
+    metric: str
+
+    @classmethod
+    def of(cls, info: TaskInfo) -> TaskFacts:
+        return cls(id=info.id, problem=info.problem, outputs=info.outputs, labels=info.labels, metric=info.metrics[0])
 
 
 def save_adapter(folder: Path, spec: RunSpec, config: MethodConfig, attached: Attached) -> tuple[int, int]:
@@ -31,15 +49,26 @@ def save_adapter(folder: Path, spec: RunSpec, config: MethodConfig, attached: At
     return sum((folder / name).stat().st_size for name in (ADAPTER, CONFIG)), (folder / HEAD).stat().st_size
 
 
+def save_tasks(folder: Path, infos: Sequence[TaskInfo]) -> None:
+    """Writes beside an adapter what it was trained for."""
+    facts = [TaskFacts.of(info).model_dump() for info in infos]
+    write_atomically(folder / TASKS, json.dumps(facts).encode())
+
+
 def load_adapter(folder: Path, attached: Attached) -> None:
     """Puts a saved adapter and head into an attachment of the same method, options and seed.
 
     Raises:
-        InputError: the folder does not hold them, or they were drawn by another version of the mask generator.
+        InputError: the folder does not hold them, they cannot be read, or they were drawn by another version of the
+            mask generator.
     """
     if not (folder / CONFIG).is_file():
         raise InputError("adapter", str(folder), f"it must be a folder with {ADAPTER}, {HEAD} and {CONFIG}")
-    version = json.loads((folder / CONFIG).read_text()).get("masks")
+    try:
+        version = json.loads((folder / CONFIG).read_text()).get("masks")
+        tensors, head = load_file(folder / ADAPTER), load_file(folder / HEAD)
+    except (OSError, ValueError, AttributeError, SafetensorError) as error:
+        raise InputError("adapter", str(folder), f"its files cannot be read ({type(error).__name__})") from error
     if version != GENERATOR_VERSION:
         raise InputError("adapter", version, f"its masks must be of generator version {GENERATOR_VERSION}")
-    attached.load_stored(load_file(folder / ADAPTER), load_file(folder / HEAD))
+    attached.load_stored(tensors, head)

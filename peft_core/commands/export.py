@@ -1,0 +1,171 @@
+"""``export``: a finished run's adapter as a folder or a repository. ``inspect``: what is in such a folder."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from peft_core.commands._output import messages, print_json, print_table
+from peft_core.records import InputError, View, public_mode
+from peft_core.runs import home, stored_view
+from peft_core.runs.folders import comparison_folder, comparison_of
+
+
+def export(options: argparse.Namespace) -> int:
+    """Writes the folder, then pushes it where that is asked for."""
+    repository = options.push_to_hub
+    token = _token_for(repository) if repository is not None else None
+    from peft_core.export.finished import FinishedRun
+    from peft_core.export.folders import check_target
+    from peft_core.export.writing import export_run
+
+    to = Path(options.to).expanduser().resolve()
+    check_target(to)
+    comparison = comparison_of(options.id)[0]
+    view = stored_view(comparison)
+    run = _run_of(options.id, view)
+    finished = FinishedRun.of(view, run, comparison_folder(home(), comparison) / run / "adapter")
+    export_run(finished, options.format, to, options.task)
+    files = {path.name: path.stat().st_size for path in sorted(to.iterdir())}
+    document = {"id": run, "format": options.format, "folder": str(to), "files": files, "repository": None}
+    messages.print(f"{run} is at {to} ({sum(files.values()):,} bytes)", markup=False, soft_wrap=True)
+    if repository is not None and token is not None:
+        from peft_core.export.hub import push_folder
+
+        document["repository"] = push_folder(to, repository, token, f"Add {finished.row.label} ({options.format})")
+        messages.print(f"pushed to {document['repository']}", markup=False)
+    if options.json:
+        print_json(document)
+    return 0
+
+
+def import_folder(options: argparse.Namespace) -> int:
+    """Puts an adapter of a folder into the store as a finished run."""
+    from peft_core.export.imported_run import rank_record, result_of_import, spec_of
+    from peft_core.export.importing import read_adapter
+    from peft_core.runs.adopt import adopt
+
+    folder = Path(options.folder).expanduser().resolve()
+    imported = read_adapter(folder, options.model)
+    with tempfile.TemporaryDirectory() as scratch:
+        imported.write(Path(scratch))
+        result, ranks = result_of_import(imported, Path(scratch))
+        facts = {
+            "environment": {"model": imported.recipe.model.model_dump(exclude_none=True), "imported": folder.name},
+            "metric": next(iter(result.score)),
+            "baseline_score": result.baseline_score,
+        }
+        run = adopt(
+            home(),
+            spec_of(imported),
+            facts,
+            imported.recipe.config,
+            result,
+            lambda name: rank_record(name, result.selected_step, ranks),
+            Path(scratch),
+        )
+    messages.print(f"{folder.name} is the run {run}", markup=False, soft_wrap=True)
+    if options.json:
+        print_json({"id": run, "method": imported.recipe.method, "model": imported.recipe.model.id})
+    return 0
+
+
+def inspect(options: argparse.Namespace) -> int:
+    """Prints the rank report of an adapter, and writes a smaller one where that is asked for."""
+    energy = _share(options.compress)
+    if (options.to is None) != (options.compress is None):
+        raise InputError("to", options.to, "a smaller adapter takes both --compress and --to")
+    from peft_core.export.rank_report import ENERGY, inspect_folder
+
+    folder = Path(options.folder).expanduser().resolve()
+    report = inspect_folder(folder, ENERGY if energy is None else energy, options.model).described()
+    if energy is not None:
+        from peft_core.export.compress import compress_folder
+
+        to = Path(options.to).expanduser().resolve()
+        compress_folder(folder, energy, to, options.model)
+        report["compressed"] = {
+            "folder": str(to),
+            "bytes": sum(path.stat().st_size for path in to.glob("*.safetensors")),
+        }
+    print_json(report) if options.json else _print_report(report)
+    return 0
+
+
+def _share(text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError("compress", text, "it must be a share above 0 and at most 1, such as 0.99") from None
+
+
+def _print_report(report: dict[str, Any]) -> None:
+    share = f"rank at {100 * report['energy']:g} %"
+    columns = ("site", "shape", "inner", "numerical", "effective", "stable", "norm", share, "parameters", "spectrum")
+    print_table(
+        columns,
+        [
+            layer
+            | {
+                "shape": "x".join(map(str, layer["shape"])),
+                share: layer["rank_at_energy"],
+                "spectrum": _short(layer["spectrum"]),
+            }
+            for layer in report["layers"]
+        ],
+    )
+    total = report["total"]
+    messages.print(
+        f"{report['kind']} on {report['base_model'] or 'an unnamed base'}: {total['parameters']:,} parameters in "
+        f"{len(report['layers'])} maps and {total['other_parameters']:,} beside them; mean rank "
+        f"{total['numerical_mean']:.4g} numerical, {total['effective_mean']:.4g} effective; at "
+        f"{100 * report['energy']:g} % of the energy plain pairs of {total['parameters_at_energy']:,} would do",
+        markup=False,
+        soft_wrap=True,
+    )
+    if "compressed" in report:
+        written = report["compressed"]
+        messages.print(
+            f"the smaller adapter is at {written['folder']} ({written['bytes']:,} bytes)", markup=False, soft_wrap=True
+        )
+
+
+def _short(spectrum: list[float]) -> str:
+    """The first values and the last."""
+    shown = [f"{value:.3g}" for value in spectrum]
+    return " ".join(shown if len(shown) <= 5 else [*shown[:3], "...", shown[-1]])
+
+
+def _run_of(given: str, view: View) -> str:
+    """The run of an id; that of a comparison stands for its only run."""
+    if comparison_of(given)[1]:
+        return given
+    if len(view.runs) != 1:
+        raise InputError("id", given, f"it must be one of its runs: {', '.join(row.run for row in view.runs)}")
+    return view.runs[0].run
+
+
+def _token_for(repository: str) -> str:
+    """HF_TOKEN, or what is typed at the terminal; a stored login is left alone.
+
+    Raises:
+        InputError: a public installation, a name that is none, or no token.
+    """
+    from peft_core.export.hub import check_repository, check_token
+
+    if public_mode():
+        raise InputError("push_to_hub", repository, "on a public installation only a visitor's own login may push")
+    check_repository(repository)
+    token = os.environ.get("HF_TOKEN", "")
+    if not token.strip():
+        if not sys.stdin.isatty():
+            raise InputError("push_to_hub", repository, "there is no token; set HF_TOKEN, or type it at a terminal")
+        token = getpass.getpass("Token of the Hub (used once, not stored): ")
+    return check_token(token)
