@@ -125,6 +125,7 @@ def gpu_part(document: Document) -> Part:
 PARTS: dict[str, Callable[[Document], Part]] = {
     "step": step_part,
     "memory": memory_part,
+    "memory_rank_32": memory_part,
     "plan": plan_part,
     "rank": rank_part,
     "scaling": scaling_part,

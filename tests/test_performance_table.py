@@ -58,6 +58,7 @@ def documents(ours: float = 102.0) -> dict[str, dict]:
             },
         },
     }
+    made["memory_rank_32"] = made["memory"]
     return {name: document | {"environment": WHERE} for name, document in made.items()}
 
 
@@ -107,7 +108,7 @@ def test_what_is_not_there_is_not_measured_and_a_dry_run_is_none(tmp_path):
     (tmp_path / "gpu.json").write_text(json.dumps({"dry_run": True}))
     (tmp_path / "step.json").write_text(json.dumps(documents()["step"]))
     assert read(tmp_path).keys() == {"step"}
-    assert "Not measured: memory, plan, rank, scaling, gpu." in section(read(tmp_path))
+    assert "Not measured: memory, memory_rank_32, plan, rank, scaling, gpu." in section(read(tmp_path))
 
 
 def test_only_what_is_between_the_markers_changes():
