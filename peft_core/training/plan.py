@@ -114,7 +114,8 @@ def why_measured(chosen: Candidate, found: Sequence[Candidate], alone: Sequence[
     if others:
         second = max(others, key=lambda candidate: candidate.rate)
         far = chosen.rate / second.rate
-        said += f", {far:.2f} times {second.name}" if far >= 1 else f"; {second.name}, would not end clearly sooner"
+        clear = far * CLEARLY >= 1
+        said += f", {far:.2f} times {second.name}" if clear else f"; {second.name}, would not end clearly sooner"
     return f"{said}.{_by_themselves(chosen.execution, alone)}"
 
 
