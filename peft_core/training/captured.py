@@ -58,6 +58,8 @@ class _Known:
     replayed: list[float] = field(default_factory=list)
     replay: Replay | None = None
     settled: bool = False
+    decided: bool = False
+    """A checkpoint says that it is to be replayed."""
 
 
 class Captured:
@@ -93,7 +95,7 @@ class Captured:
         if known.settled:
             return (known.replay or self._passes)(batch, labels)
         if known.replay is None:
-            if len(known.usual) < UNTIMED + TIMED:
+            if not known.decided and len(known.usual) < UNTIMED + TIMED:
                 return self._timed(self._passes, known.usual, batch, labels)
             return self._recorded(known, batch, labels)
         loss = self._timed(known.replay, known.replayed, batch, labels)
@@ -107,6 +109,16 @@ class Captured:
             shape: "measuring" if not known.settled and not self._off else "replayed" if known.replay else "usual"
             for shape, known in self._known.items()
         }
+
+    def decisions(self) -> list[tuple[Shape, bool]]:
+        """What was decided so far, for a checkpoint: shapes, and whether they are replayed."""
+        return [(shape, known.replay is not None) for shape, known in self._known.items() if known.settled or self._off]
+
+    def take_over(self, decisions: Iterable[Sequence[Any]]) -> None:
+        """Decides as a checkpoint says, so that nothing is measured again when a run is resumed."""
+        for shape, replayed in decisions:
+            fields = tuple((str(name), tuple(size)) for name, size in shape)
+            self._known[fields] = _Known(settled=not replayed, decided=replayed)
 
     def _timed(self, passes: Passes | Replay, times: list[float], batch: Batch, labels: Tensor) -> Tensor:
         started = self._now()
@@ -136,7 +148,7 @@ class Captured:
         _set(self._parameters, None)
         loss = self._passes(batch, labels)
         if self._agree(float(loss), again, replayed):
-            known.replay = replay
+            known.replay, known.settled = replay, known.decided
         else:
             logger.warning("steps are not captured: a replayed step differs from the usual one (loss %g)", again)
             self._stop()

@@ -161,6 +161,7 @@ class Run:
             "best_extra": self.best_extra,
             "extra": self.extra_state(),
             "ways": fastest.choices(),
+            "captured": self.captured.decisions() if self.captured is not None else [],
         }
         save_checkpoint(self.folder / "checkpoints", self.step, state, tensors)
         self.checkpointed_at = self.seconds
@@ -169,6 +170,8 @@ class Run:
         """Continues from a checkpoint, bit for bit."""
         state = checkpoint.state
         fastest.take_over(state.get("ways", {}))
+        if self.captured is not None:
+            self.captured.take_over(state.get("captured", []))
         if self.attached.load_extra_state and state["extra"] is not None:
             self.attached.load_extra_state(state["extra"])
             self._build_optimizer()

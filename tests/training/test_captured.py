@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
@@ -67,6 +68,17 @@ def test_a_replay_that_is_no_faster_goes(replayed):
         stand.step()
     assert [stand.step() for _ in range(3)] == ["usual"] * 3
     assert set(stand.captured.chosen().values()) == {"usual"}
+
+
+@pytest.mark.parametrize(("replayed", "way"), [(1.0, "replayed"), (3.0, "usual")])
+def test_a_resumed_run_goes_the_way_that_was_decided(replayed, way):
+    stand, resumed = Stand(replayed=replayed), Stand(replayed=4.0 - replayed)
+    for _ in range(2 * MEASURED + 1):
+        stand.step()
+    resumed.captured.take_over(json.loads(json.dumps(stand.captured.decisions())))
+    resumed.step()
+    assert [resumed.step() for _ in range(2 * MEASURED)] == [way] * 2 * MEASURED
+    assert resumed.captured.decisions() == stand.captured.decisions()
 
 
 def test_every_shape_is_measured_by_itself():
