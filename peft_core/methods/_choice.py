@@ -57,7 +57,9 @@ class Fastest:
         for name in others:
             try:
                 times[name] = self._measure(candidates[name])
-            except Exception:
+            except torch.AcceleratorError:  # after a device assert nothing in this process gets an answer
+                raise
+            except Exception:  # a compiler's and a launcher's errors have no common type; the plain way is there
                 logger.warning("%s: %s does not run here, %s is used", key, name, plain, exc_info=True)
         return min(times, key=times.__getitem__)
 
