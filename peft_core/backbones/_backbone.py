@@ -9,10 +9,12 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from peft_core.backbones._catalog import task_for
 from peft_core.backbones._checkpointing import Recompute, checkpointed
 from peft_core.backbones._family import Family, PlacePattern, SitePattern, Stack, prefix_place
+from peft_core.backbones._first_token import first_token_from
 from peft_core.backbones._generation import greedy, real_tokens
 from peft_core.backbones._generic import planned
 from peft_core.backbones._linear import is_linear, linear_shape
@@ -84,6 +86,7 @@ class TransformerBackbone:
         self.default_sites: SiteSelection = family.default_sites
         self.adapter_defaults: AdapterDefaults = family.adapter_defaults
         self.layers = sum(self._depth(stack) for stack in family.stacks)
+        self._first_token = self._read_first_token()
 
     @property
     def device(self) -> torch.device:
@@ -244,6 +247,20 @@ class TransformerBackbone:
         return sum(shape.numel() for name, shape in self._parameters.items() if not outside(name))
 
     # --- forward --------------------------------------------------------------------------------------------
+
+    def _read_first_token(self) -> RemovableHandle | None:
+        """Where the head reads the first token alone, the last layer computes no other behind its attention."""
+        reads_one = self.problem in ("classification", "regression") and self.architecture.pooling == "first"
+        stacks = self.architecture.stacks
+        if not reads_one or self.layers < 2 or not stacks[-1].after_attention:
+            return None
+        path = stacks[-1].after_attention.format(layer=self._depth(stacks[-1]) - 1)
+        return first_token_from(self.model.get_submodule(path))
+
+    def compute_all_tokens(self) -> None:
+        """From now on the last layer computes every token, as transformers does, also those that no head reads."""
+        if self._first_token is not None:
+            self._first_token.remove()
 
     def features(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """What the head reads, (rows, hidden): the first token of the last layer, for a decoder the last real token.

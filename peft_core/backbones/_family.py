@@ -77,6 +77,9 @@ class Stack:
     """True where extra tokens can go behind the class token of every layer."""
     attentions: int = 1
     """Attention blocks in one layer."""
+    after_attention: str = ""
+    """Path of the first module behind a layer's attention, where all that a layer then does goes token by token through
+    that module and what follows it; empty: it does not."""
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ def bert_layers(path: str) -> tuple[Stack, ...]:
             PlacePattern("ffn", layer + "output.dropout", "sublayer"),
         ),
         prefixes=(PrefixPattern(layer + "attention.self"),),
+        after_attention=layer + "attention.output",
     )
     return (stack,)
 

@@ -32,6 +32,7 @@ FAMILY = Family(
                 PlacePattern("ffn", LAYER + "output.dropout", "sublayer"),
             ),
             prefixes=(PrefixPattern(LAYER + "attention.self", form="projected", bias="disentangled_attention_bias"),),
+            after_attention=LAYER + "attention.output",
         ),
     ),
     embeddings=("deberta.embeddings", "deberta.encoder.rel_embeddings"),

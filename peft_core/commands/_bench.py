@@ -13,6 +13,7 @@ from rich.progress import track
 from torch import Tensor
 
 from peft_core.backbones import initial_head, load_backbone
+from peft_core.backbones._backbone import TransformerBackbone
 from peft_core.commands._output import messages
 from peft_core.methods import Attached, get_method, resolve
 from peft_core.records import Backbone, InputError, MethodSpec
@@ -22,17 +23,16 @@ Step = Callable[[], Any]
 WARMUP = 3
 
 
-def bench_backbone(options: argparse.Namespace) -> Backbone:
+def bench_backbone(options: argparse.Namespace) -> TransformerBackbone:
     if options.model:
         return load_backbone(options.model, outputs=2, problem="classification")
     return _wide_roberta()
 
 
-def _wide_roberta() -> Backbone:
+def _wide_roberta() -> TransformerBackbone:
     """RoBERTa-base's width with 4 layers and random weights, the same at every call."""
     from transformers import RobertaConfig, RobertaForSequenceClassification
 
-    from peft_core.backbones._backbone import TransformerBackbone
     from peft_core.backbones.roberta import FAMILY
 
     config = RobertaConfig(vocab_size=8192, num_hidden_layers=4, max_position_embeddings=514, type_vocab_size=1)
@@ -101,6 +101,7 @@ def peft_step(options: argparse.Namespace, rank: int, batch: dict[str, Tensor], 
     except ImportError:
         raise InputError("against", "peft", "it must be installed first (requirements-dev.txt)") from None
     backbone = bench_backbone(options)
+    backbone.compute_all_tokens()
     targets = sorted({site.module for site in backbone.sites("qv")})
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=targets, task_type="SEQ_CLS")
     model: Any = get_peft_model(backbone.model, config)  # type: ignore[arg-type]

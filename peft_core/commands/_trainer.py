@@ -49,7 +49,9 @@ class Peer:
         return sum(scores) / len(scores)
 
     def _backbone(self) -> Backbone:
-        return load_backbone(self._spec.model, outputs=2, problem="classification")
+        backbone = load_backbone(self._spec.model, outputs=2, problem="classification")
+        backbone.compute_all_tokens()
+        return backbone
 
     def _trained(self, run: RunSpec, task: TaskData) -> float:
         from peft import get_peft_model

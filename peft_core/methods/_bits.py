@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -19,22 +20,22 @@ def unpack_bits(packed: Tensor, count: int) -> Tensor:
     return (packed.cpu().unsqueeze(1) >> torch.arange(8, dtype=torch.uint8) & 1).flatten()[:count].bool()
 
 
-def pack_branches(masks: Tensor) -> Tensor:
-    """bool (d, rows, cols) to uint8 (ceil(d / 8), rows, cols): a byte holds one value's bits in eight branches."""
-    groups = masks.split(8)
-    return torch.stack([(group * _places(masks.device)[: len(group)]).sum(0, dtype=torch.uint8) for group in groups])
+def pack_rows(masks: Tensor) -> Tensor:
+    """bool (..., cols) to uint8 (..., ceil(cols / 8)): eight columns to a byte, the first in the lowest bit."""
+    padded = F.pad(masks, (0, -masks.shape[-1] % 8)).unflatten(-1, (-1, 8))
+    return (padded.to(torch.uint8) << torch.arange(8, dtype=torch.uint8, device=masks.device)).sum(
+        -1, dtype=torch.uint8
+    )
 
 
-def unpack_branches(packed: Tensor, branches: int) -> Tensor:
-    """bool (..., d, rows, cols): what `pack_branches` packed, of as many tensors as packed has dimensions in front."""
-    places = _places(packed.device)
-    if branches <= 8:
-        return (packed & places[:branches]).bool()
-    return (packed.unsqueeze(-3) & places).flatten(-4, -3)[..., :branches, :, :].bool()
+def unpack_rows(packed: Tensor, cols: int, dtype: torch.dtype) -> Tensor:
+    """(..., cols) of ones and zeros in `dtype`: what `pack_rows` packed."""
+    values = _bytes(dtype, packed.device).index_select(0, packed.flatten().int())
+    return values.view(*packed.shape[:-1], 8 * packed.shape[-1])[..., :cols]
 
 
 @lru_cache
-def _places(device: torch.device) -> Tensor:
-    """uint8 (8, 1, 1): the bit of each of eight branches."""
+def _bytes(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(256, 8): the bits of every byte."""
     with torch.inference_mode(False):
-        return (1 << torch.arange(8)).to(torch.uint8).view(8, 1, 1).to(device)
+        return (torch.arange(256).unsqueeze(1) >> torch.arange(8) & 1).to(device, dtype)

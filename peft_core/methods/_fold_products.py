@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from peft_core.methods._bits import unpack_branches
 from peft_core.methods._fold_slots import joined
 from peft_core.methods._product import Masks
 
@@ -86,7 +85,7 @@ def _factors(pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
 def _copies(values: Tensor, masks: Sequence[Masks]) -> Tensor:
     """values (k, rows, cols) under everyone's masks, (k, d, rows, cols)."""
     packed = torch.stack([one.packed for one in masks if one.packed is not None])
-    return values.unsqueeze(1) * unpack_branches(packed, masks[0].branches)
+    return Masks(packed, masks[0].cols).copies(values)
 
 
 def multiplied(pairs: Sequence[Pair], x: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
-from peft_core.methods._bits import pack_branches, unpack_branches
+from peft_core.methods._bits import pack_rows, unpack_rows
 from peft_core.methods._product import Masks
 from peft_core.records import Frozen, InputError, Seed
 
@@ -167,7 +167,7 @@ class MaskedCopies(nn.Module):
     draws: bool
     """Whether the masks change from step to step."""
     packed: Tensor
-    """uint8 (ceil(d / 8), rows, cols): the masks, a bit for each branch."""
+    """uint8 (d, rows, ceil(cols / 8)): the masks, a bit for each value."""
 
     def __init__(self, shape: tuple[int, int], config: BoostConfig, site: str, role: str, seed: int) -> None:
         super().__init__()
@@ -177,7 +177,7 @@ class MaskedCopies(nn.Module):
         self.draws = config.masks == "dropout"
         self._key = (config.mask_seed if config.mask_seed is not None else seed, site, role)
         masks = self._draw(())
-        self.register_buffer("packed", pack_branches(masks), persistent=False)
+        self.register_buffer("packed", pack_rows(masks), persistent=False)
         count = shape[0] * shape[1]
         dynamic = config.masks == "dropout"
         self.kept = count if dynamic else int(masks.any(0).sum())
@@ -187,7 +187,7 @@ class MaskedCopies(nn.Module):
     @property
     def masks(self) -> Tensor:
         """bool (d, rows, cols), made anew at every call."""
-        return unpack_branches(self.packed, self.copies)
+        return unpack_rows(self.packed, self.shape[1], torch.bool)
 
     def _draw(self, extra: tuple[object, ...]) -> Tensor:
         drawn = [self._mask(stream(*self._key, branch, *extra)) for branch in range(self._distinct())]
@@ -209,7 +209,7 @@ class MaskedCopies(nn.Module):
 
     def union(self) -> Tensor | None:
         """bool (rows, cols): the values that some mask keeps; None where all are."""
-        return None if self.config.masks == "dropout" else self.packed.ne(0).any(0)
+        return None if self.config.masks == "dropout" else self.masks.any(0)
 
     def multiplied_of(self, chosen: Tensor, axis: int) -> int:
         """Non-zeros of all copies in the chosen (bool) rows, axis 0, or columns, axis 1."""
@@ -218,7 +218,7 @@ class MaskedCopies(nn.Module):
     def draw(self, step: int) -> None:
         """Fresh masks for a step, where the kind asks for them."""
         if self.config.masks == "dropout":
-            self.packed = pack_branches(self._draw(("step", step))).to(self.packed.device)
+            self.packed = pack_rows(self._draw(("step", step))).to(self.packed.device)
 
     def bases(self) -> list[int] | None:
         """The generator's base of each branch, where masks are random with an exact count; None for other kinds."""
@@ -236,7 +236,7 @@ def fixed_masks(weights: WeightTransform) -> Masks | None:
         return Masks(None)
     if type(weights) is not MaskedCopies or (weights.config.masks == "dropout" and not weights.training):
         return None
-    return Masks(weights.packed, weights.copies)
+    return Masks(weights.packed, weights.shape[1])
 
 
 def transform(shape: tuple[int, int], boost: BoostConfig | None, site: str, role: str, seed: int) -> WeightTransform:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from peft_core.methods._bits import unpack_branches
+from peft_core.methods._bits import unpack_rows
 
 Way = Literal["kept", "again", "merged"]
 """kept: two thin products, what is between them is kept. again: it is computed again for the backward pass. merged: the
@@ -36,22 +36,48 @@ class FrozenMap:
 
 @dataclass(frozen=True)
 class Masks:
-    """Packed masks of a factor (`_bits.pack_branches`) and of how many branches; packed None: no mask, one branch."""
+    """Masks of a weight (..., rows, cols): packed (..., d, rows, ceil(cols / 8)) as in `_bits.pack_rows`, None for one
+    branch without a mask; cols: of the weight, where there are masks."""
 
     packed: Tensor | None
-    branches: int = 1
+    cols: int = 0
+
+    @property
+    def branches(self) -> int:
+        return 1 if self.packed is None else self.packed.shape[-3]
+
+    def values(self, dtype: torch.dtype, beside: bool = False) -> Tensor:
+        """Ones and zeros (..., d, rows, cols), or beside each other (..., rows, d, cols)."""
+        assert self.packed is not None
+        return unpack_rows(self.packed.transpose(-3, -2) if beside else self.packed, self.cols, dtype)
 
     def copies(self, weight: Tensor) -> Tensor:
-        """(rows, cols) to (d, rows, cols)."""
-        if self.packed is None:
-            return weight.unsqueeze(0)
-        return weight * unpack_branches(self.packed, self.branches)
+        """(..., rows, cols) to (..., d, rows, cols). Autograd keeps the masks a byte a value."""
+        return weight.unsqueeze(-3) if self.packed is None else weight.unsqueeze(-3) * self.values(torch.bool)
 
-    def summed(self, gradient: Tensor) -> Tensor:
-        """From the gradient of the copies (d, rows, cols) to that of the weight."""
-        if self.packed is None:
-            return gradient.squeeze(0)
-        return (gradient * unpack_branches(self.packed, self.branches)).sum(0)
+
+class Copies:
+    """The masked copies of a weight as one matrix, and its gradient from that matrix's. The masks are made once.
+
+    Args:
+        beside: (rows, cols) to (rows, d cols), the copies beside each other; else to (d rows, cols).
+    """
+
+    def __init__(self, weight: Tensor, masks: Masks, beside: bool) -> None:
+        self._weight, self._along = weight, 1 if beside else 0
+        self._masks = None if masks.packed is None else masks.values(weight.dtype, beside)
+
+    def matrix(self) -> Tensor:
+        if self._masks is None:
+            return self._weight
+        return (self._weight.unsqueeze(self._along) * self._masks).flatten(self._along, self._along + 1)
+
+    def gradient(self, of_matrix: Tensor) -> Tensor:
+        """In the weight's type and shape."""
+        gradient = of_matrix.to(self._weight.dtype)
+        if self._masks is None:
+            return gradient
+        return (gradient.view(self._masks.shape) * self._masks).sum(self._along)
 
 
 def cheapest_way(
@@ -134,33 +160,32 @@ def _apply(
 ) -> Tensor:
     weight, bias = (None, None) if frozen is None else (frozen.weight, frozen.bias)
     masks = (masks_a.packed, masks_b.packed)
-    found: Tensor = _Product.apply(x, a, b, gate, weight, bias, *masks, masks_a.branches, scale, way)
+    found: Tensor = _Product.apply(x, a, b, gate, weight, bias, *masks, scale, way)
     return found
 
 
 class _Factors:
     """left (out, d r), scale included, and right (d r, in), gate included, of the parameters and their masks."""
 
-    def __init__(self, a: Tensor, b: Tensor, gate: Tensor | None, masks: tuple[Masks, Masks], scale: float) -> None:
-        self.a, self.b, self.gate, self.masks, self.scale = a, b, gate, masks, scale
-        self.copies_a = masks[0].copies(a)
-        gated = self.copies_a if gate is None else self.copies_a * gate.unsqueeze(1)
-        self.right = gated.flatten(0, 1)
-        copies_b = masks[1].copies(b if scale == 1 else b * scale)
-        self.left = copies_b.squeeze(0) if len(copies_b) == 1 else copies_b.transpose(0, 1).flatten(1, 2)
+    def __init__(
+        self, a: Tensor, b: Tensor, gate: Tensor | None, masks: tuple[Masks, Masks], scale: float, dtype: torch.dtype
+    ) -> None:
+        self._a, self._gate, self._scale = a, gate, scale
+        self._right = Copies(a if gate is None else a * gate.unsqueeze(1), masks[0], beside=False)
+        self._left = Copies(b if scale == 1 else b * scale, masks[1], beside=True)
+        self.right, self.left = self._right.matrix().to(dtype), self._left.matrix().to(dtype)
 
     def gradient_of_b(self, left: Tensor) -> Tensor:
         """From that of left (out, d r)."""
-        parts = left.to(self.b.dtype).unflatten(1, (-1, self.b.shape[1])).transpose(0, 1)
-        gradient = self.masks[1].summed(parts)
-        return gradient if self.scale == 1 else gradient * self.scale
+        gradient = self._left.gradient(left)
+        return gradient if self._scale == 1 else gradient * self._scale
 
     def gradients_of_a(self, right: Tensor) -> tuple[Tensor, Tensor | None]:
         """Of a and of the gate, from that of right (d r, in)."""
-        parts = right.to(self.a.dtype).view(-1, *self.a.shape)
-        if self.gate is None:
-            return self.masks[0].summed(parts), None
-        return self.masks[0].summed(parts * self.gate.unsqueeze(1)), (parts * self.copies_a).sum((0, 2))
+        gated = self._right.gradient(right)
+        if self._gate is None:
+            return gated, None
+        return gated * self._gate.unsqueeze(1), (gated * self._a).sum(1)
 
 
 def _added(to: Tensor, one: Tensor, two: Tensor) -> Tensor:
@@ -182,12 +207,11 @@ class _Product(torch.autograd.Function):
         bias: Tensor | None,
         packed_a: Tensor | None,
         packed_b: Tensor | None,
-        branches: int,
         scale: float,
         way: Way,
     ) -> Tensor:
-        factors = _Factors(a, b, gate, (Masks(packed_a, branches), Masks(packed_b, branches)), scale)
-        left, right = factors.left.to(x.dtype), factors.right.to(x.dtype)
+        factors = _Factors(a, b, gate, (Masks(packed_a, a.shape[1]), Masks(packed_b, b.shape[1])), scale, x.dtype)
+        left, right = factors.left, factors.right
         between = None
         if way == "merged":
             assert weight is not None
@@ -200,7 +224,7 @@ class _Product(torch.autograd.Function):
             else:
                 y = F.linear(x, weight, bias)
                 _added(y.view(-1, y.shape[-1]), between, left.T)
-        ctx.branches, ctx.scale, ctx.way = branches, scale, way
+        ctx.scale, ctx.way = scale, way
         kept = between if way == "kept" and ctx.needs_input_grad[2] else None
         ctx.save_for_backward(x, a, b, gate, weight if ctx.needs_input_grad[0] else None, packed_a, packed_b, kept)
         return y
@@ -209,9 +233,9 @@ class _Product(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, a, b, gate, weight, packed_a, packed_b, between = ctx.saved_tensors
-        masks = (Masks(packed_a, ctx.branches), Masks(packed_b, ctx.branches))
-        factors = _Factors(a, b, gate, masks, ctx.scale)
-        left, right = factors.left.to(x.dtype), factors.right.to(x.dtype)
+        masks = (Masks(packed_a, a.shape[1]), Masks(packed_b, b.shape[1]))
+        factors = _Factors(a, b, gate, masks, ctx.scale, x.dtype)
+        left, right = factors.left, factors.right
         needs_x, needs_a, needs_b, needs_gate = ctx.needs_input_grad[:4]
         of_y, flat = gradient.reshape(-1, gradient.shape[-1]), x.reshape(-1, x.shape[-1])
         merged = ctx.way == "merged"
@@ -228,7 +252,7 @@ class _Product(torch.autograd.Function):
             elif of_between is not None:
                 of_x = of_between @ right if weight is None else _added(of_y @ weight, of_between, right)
             of_x = None if of_x is None else of_x.view(x.shape)
-        return (of_x, of_a, of_b, of_gate, *[None] * 7)
+        return (of_x, of_a, of_b, of_gate, *[None] * 6)
 
 
 def masked_linear(x: Tensor, weight: Tensor, bias: Tensor, masks: Masks, beside: bool) -> Tensor:
@@ -240,43 +264,28 @@ def masked_linear(x: Tensor, weight: Tensor, bias: Tensor, masks: Masks, beside:
     """
     device = x.device.type
     if not torch.is_autocast_enabled(device):
-        found: Tensor = _MaskedLinear.apply(x, weight, bias, masks.packed, masks.branches, beside)
+        found: Tensor = _MaskedLinear.apply(x, weight, bias, masks.packed, beside)
         return found
     x = x.to(torch.get_autocast_dtype(device))
     with torch.autocast(device, enabled=False):
         return masked_linear(x, weight, bias.to(x.dtype), masks, beside)
 
 
-def _beside(copies: Tensor) -> Tensor:
-    """(d, rows, cols) to (rows, d cols)."""
-    return copies.transpose(0, 1).flatten(1, 2)
-
-
 class _MaskedLinear(torch.autograd.Function):
     """See `masked_linear`; products in the input's type."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, packed: Tensor | None, branches: int, beside: bool
-    ) -> Tensor:
-        copies = Masks(packed, branches).copies(weight)
-        ctx.branches, ctx.beside = branches, beside
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, packed: Tensor | None, beside: bool) -> Tensor:
+        copies = Copies(weight, Masks(packed, weight.shape[1]), beside)
+        ctx.beside = beside
         ctx.save_for_backward(x, weight, packed)
-        return F.linear(x, (_beside(copies) if beside else copies.flatten(0, 1)).to(x.dtype), bias)
+        return F.linear(x, copies.matrix().to(x.dtype), bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, packed = ctx.saved_tensors
-        masks = Masks(packed, ctx.branches)
+        copies = Copies(weight, Masks(packed, weight.shape[1]), ctx.beside)
         of_y, flat = gradient.reshape(-1, gradient.shape[-1]), x.reshape(-1, x.shape[-1])
-        of_copies = (of_y.T @ flat).to(weight.dtype)
-        if ctx.beside:
-            of_copies = of_copies.unflatten(1, (ctx.branches, -1)).transpose(0, 1)
-        else:
-            of_copies = of_copies.unflatten(0, (ctx.branches, -1))
-        of_x = None
-        if ctx.needs_input_grad[0]:
-            copies = masks.copies(weight)
-            of_x = (of_y @ (_beside(copies) if ctx.beside else copies.flatten(0, 1)).to(x.dtype)).view(x.shape)
-        return (of_x, masks.summed(of_copies), of_y.sum(0), None, None, None)
+        of_x = (of_y @ copies.matrix().to(x.dtype)).view(x.shape) if ctx.needs_input_grad[0] else None
+        return (of_x, copies.gradient(of_y.T @ flat), of_y.sum(0), None, None)

@@ -28,6 +28,7 @@ def peft_model(backbone: TransformerBackbone, rank: int) -> Any:
     """The backbone's own model with PEFT's LoRA on query and value, and a head that trains."""
     from peft import LoraConfig, get_peft_model
 
+    backbone.compute_all_tokens()
     targets = sorted({site.module for site in backbone.sites("qv")})
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=targets, modules_to_save=["classifier"])
     return get_peft_model(backbone.model, config)  # type: ignore[arg-type]

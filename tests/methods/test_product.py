@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from peft_core.methods._bits import pack_branches, unpack_branches
+from peft_core.methods._bits import pack_rows, unpack_rows
 from peft_core.methods._masks import BoostConfig, transform
 from peft_core.methods._modules import NONLINEARITIES, Bottleneck, KeyedDropout, LowRank
 from peft_core.methods._product import FrozenMap, cheapest_way
@@ -89,12 +91,13 @@ def test_gradients_are_those_of_finite_differences(way):
     assert torch.autograd.gradcheck(lambda x, a, b, g: module(x, frozen), (given(1), *module.parameters()))
 
 
-@pytest.mark.parametrize("branches", [1, 2, 8, 9, 64])
-def test_branches_are_packed_into_bits(branches):
-    masks = torch.rand((branches, 3, 5), generator=torch.Generator().manual_seed(branches)) < 0.5
-    packed = pack_branches(masks)
-    assert packed.dtype == torch.uint8 and packed.shape == (-(-branches // 8), 3, 5)
-    assert torch.equal(unpack_branches(packed, branches), masks)
+@pytest.mark.parametrize("cols", [1, 7, 8, 9, 64])
+def test_masks_are_packed_into_bits(cols):
+    masks = torch.rand((3, 5, cols), generator=torch.Generator().manual_seed(cols)) < 0.5
+    packed = pack_rows(masks)
+    assert packed.dtype == torch.uint8 and packed.shape == (3, 5, -(-cols // 8))
+    assert torch.equal(unpack_rows(packed, cols, torch.bool), masks)
+    assert torch.equal(unpack_rows(packed, cols, torch.float64), masks.double())
 
 
 def kept_bytes(forward) -> int:
@@ -117,8 +120,9 @@ def test_nothing_is_kept_d_times_beyond_what_a_pair_and_its_parameters_take(rows
     assert module.way_at(3 * rows, False, frozen is not None) == way
     kept = kept_bytes(lambda: module(x, frozen))
     parameters = RANK * (IN + OUT)
-    assert kept <= x.nbytes + 8 * RANK * 3 * rows + 2 * 8 * parameters + parameters
-    assert way == "kept" or kept == x.nbytes + 8 * parameters + parameters, "a byte for the eight masks of a value"
+    masks = d * (RANK * math.ceil(IN / 8) + OUT * math.ceil(RANK / 8))
+    assert kept <= x.nbytes + 8 * RANK * 3 * rows + 2 * 8 * parameters + masks
+    assert way == "kept" or kept == x.nbytes + 8 * parameters + masks, "a bit for each mask of a value"
 
 
 @pytest.mark.parametrize("phi", NONLINEARITIES)
