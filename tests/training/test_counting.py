@@ -275,6 +275,7 @@ def test_growth_is_followed_exactly(advance, monkeypatch):
     run = make_run(
         f"increlora:target_rank=4,reserve=2,interval=2,advance_learning={advance},boost.d=2", steps=40, eval_every=40
     )
+    run.attached.backbone.compute_all_tokens()
     seen = set()
     for record in train(run):
         if record.event == "step" and run.step < 40:
