@@ -59,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_theorem(commands)
     _add_quoted(commands)
     _add_store(commands)
+    _add_predict(commands)
     _add_export(commands)
     _add_bench(commands)
     serve = _command(commands, "serve", "open the page, the same as python app.py", "serve", "serve")
@@ -178,6 +179,18 @@ def _add_store(commands: argparse._SubParsersAction) -> None:
     delete = _command(commands, "delete", "remove a comparison with its history and checkpoints", "store", "delete")
     for parser in (resume, cancel, delete):
         parser.add_argument("id")
+
+
+def _add_predict(commands: argparse._SubParsersAction) -> None:
+    parser = _command(commands, "predict", "what a trained run answers", "predict", "predict")
+    parser.add_argument("id", help="a run, or a comparison with one finished run")
+    parser.add_argument("--text", metavar="A", help="a text")
+    parser.add_argument("--text2", metavar="B", help="the second text of a pair")
+    parser.add_argument("--question", metavar="Q", help="a question about --context")
+    parser.add_argument("--context", metavar="C", help="the text that holds the answer")
+    parser.add_argument("--image", metavar="FILE", action="append", help="an image; may be repeated")
+    parser.add_argument("--file", metavar="TABLE", help="CSV, TSV, JSON lines (each also .gz) or Parquet; row by row")
+    parser.add_argument("--task", metavar="ID", help="whose head answers, where several tasks were trained together")
 
 
 def _add_export(commands: argparse._SubParsersAction) -> None:

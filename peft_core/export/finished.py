@@ -40,7 +40,7 @@ class FinishedRun:
         if row is None:
             raise InputError("id", run, f"it must be a run: {', '.join(row.run for row in view.runs)}")
         if row.state != RunState.FINISHED or row.result is None:
-            raise InputError("id", run, f"the run is {row.state.value}; only a finished one can be exported")
+            raise InputError("id", run, f"the run is {row.state.value}; only a finished one can be used")
         if not folder.is_dir():
             raise InputError("id", run, "its adapter is not on this disk any more")
         return cls(view, row, row.result, folder)

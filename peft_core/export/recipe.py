@@ -89,11 +89,21 @@ def rebuild(recipe: Recipe, folder: Path, task: str | None = None, model: str | 
     Raises:
         InputError: weights or values that cannot be had or are not those of the recipe.
     """
-    number = _task_number(recipe, task)
-    source = _fetch(recipe.model, model)
-    facts = recipe.tasks[number]
-    backbone = load_backbone(source.id, outputs=facts.outputs, problem=facts.problem, labels=facts.labels)
-    return attach_trained(recipe, backbone, folder, number)
+    number = task_number(recipe, task)
+    return attach_trained(recipe, backbone_of(recipe, number, model), folder, number)
+
+
+def backbone_of(recipe: Recipe, number: int = 0, model: str | None = None, device: str = "cpu") -> TransformerBackbone:
+    """The weights of a recipe with the head of one of its tasks, which several adapters can share.
+
+    Args:
+        number: of the task. model: where the weights are, if not where the recipe says. device: a torch device.
+
+    Raises:
+        InputError: weights that cannot be had or are others.
+    """
+    source, facts = _fetch(recipe.model, model), recipe.tasks[number]
+    return load_backbone(source.id, outputs=facts.outputs, problem=facts.problem, labels=facts.labels, device=device)
 
 
 def rebuild_update(recipe: Recipe, folder: Path, model: str | None = None) -> Trained:
@@ -140,7 +150,12 @@ def _config(recipe: Recipe) -> MethodConfig:
     return checked(get_method(recipe.method).Config, recipe.config, prefix=f"{recipe.method}.")
 
 
-def _task_number(recipe: Recipe, task: str | None) -> int:
+def task_number(recipe: Recipe, task: str | None) -> int:
+    """Place of a task among those of a recipe; it may be left out where there is one.
+
+    Raises:
+        InputError: there is no such task.
+    """
     known = [facts.id for facts in recipe.tasks]
     if task is None and len(known) == 1:
         return 0

@@ -137,6 +137,10 @@ class TableTask:
         key = (self._about.id, *(source.key() for source in sources.values()), *sorted(chosen.items(), key=str))
         return remembered(key, lambda: self._plan(chosen, sources))
 
+    def column_names(self, options: Mapping[str, Any]) -> dict[str, str]:
+        """Name of the table's column, by role."""
+        return dict(self.plan(options).columns.roles)
+
     def opened(self, options: Mapping[str, Any]) -> tuple[Source, Head]:
         """The training source and its first rows."""
         source = self._sources(self._chosen(options))["train"]

@@ -12,8 +12,11 @@ from torch import Tensor
 from peft_core.records import Backbone, ComparisonSpec, InputError
 from peft_core.tasks import Rows, Task, TaskInfo, get_tasks
 from peft_core.training.problems import EVAL_BATCH, Encoded, Problem, problem_of
+from peft_core.training.reading import Reading
 
 LEAST_VALIDATION, MOST_VALIDATION = 50, 2000
+ASKED = {"text": ("text", "text2", "question", "context"), "image": ("image",)}
+"""Columns that a model reads, by what it can read; the others hold targets."""
 
 
 @dataclass(frozen=True)
@@ -21,13 +24,14 @@ class TaskData:
     """Encoded training and evaluation rows of a task.
 
     validation: rows that are neither trained on nor reported, on which a run's best evaluation is chosen; None where
-    none are asked for or the task has none.
+    none are asked for or the task has none. reading: how the training rows were read.
     """
 
     info: TaskInfo
     train: Encoded
     evaluation: Encoded
     validation: Encoded | None = None
+    reading: Reading | None = None
 
     @property
     def problem(self) -> Problem:
@@ -90,7 +94,25 @@ def encode_task(
         with torch.inference_mode(), task.teacher(backbone, spec.data_seed, options) as targets:
             parts = [_taught(part, backbone, targets) for part in parts]
     settled = [problem.settle(parts[0], part)[1] for part in parts[1:]]
-    return TaskData(info, problem.settle(parts[0], parts[0])[0], *settled)
+    told = problem.learned(parts[0], spec.training)
+    reading = _reading(task, options, rows[0], backbone, spec.training.max_length, told)
+    train, validation = problem.settle(parts[0], parts[0])[0], settled[1] if len(settled) > 1 else None
+    return TaskData(info, train, settled[0], validation, reading)
+
+
+def _reading(
+    task: Task,
+    options: Mapping[str, Any],
+    rows: Rows,
+    backbone: Backbone,
+    max_length: int | None,
+    told: Mapping[str, Any],
+) -> Reading:
+    named = task.column_names(options) if hasattr(task, "column_names") else {}
+    roles = [role for role in ASKED[backbone.modality] if role in rows.columns]
+    side = rows.columns["image"].shape[1] if roles == ["image"] else None
+    columns = {role: named.get(role, role) for role in roles}
+    return Reading(columns=columns, image_size=side, max_length=max_length, **told)
 
 
 def _apart(task: Task, used: int, seed: int, options: Mapping[str, Any]) -> list[Rows]:

@@ -15,6 +15,7 @@ from peft_core.methods._masks import GENERATOR_VERSION
 from peft_core.records import Frozen, InputError, Problem, RunSpec
 from peft_core.tasks import TaskInfo
 from peft_core.training.checkpoint import write_atomically
+from peft_core.training.reading import Reading
 
 ADAPTER, HEAD, CONFIG = "adapter.safetensors", "head.safetensors", "adapter.json"
 TASKS = "tasks.json"
@@ -28,10 +29,18 @@ class TaskFacts(Frozen):
     outputs: int
     labels: tuple[str, ...] | None = None
     metric: str
+    reading: Reading | None = None
 
     @classmethod
-    def of(cls, info: TaskInfo) -> TaskFacts:
-        return cls(id=info.id, problem=info.problem, outputs=info.outputs, labels=info.labels, metric=info.metrics[0])
+    def of(cls, info: TaskInfo, reading: Reading | None = None) -> TaskFacts:
+        return cls(
+            id=info.id,
+            problem=info.problem,
+            outputs=info.outputs,
+            labels=info.labels,
+            metric=info.metrics[0],
+            reading=reading,
+        )
 
 
 def save_adapter(folder: Path, spec: RunSpec, config: MethodConfig, attached: Attached) -> tuple[int, int]:
@@ -49,9 +58,9 @@ def save_adapter(folder: Path, spec: RunSpec, config: MethodConfig, attached: At
     return sum((folder / name).stat().st_size for name in (ADAPTER, CONFIG)), (folder / HEAD).stat().st_size
 
 
-def save_tasks(folder: Path, infos: Sequence[TaskInfo]) -> None:
+def save_tasks(folder: Path, tasks: Sequence[TaskFacts]) -> None:
     """Writes beside an adapter what it was trained for."""
-    facts = [TaskFacts.of(info).model_dump() for info in infos]
+    facts = [facts.model_dump(exclude_none=True) for facts in tasks]
     write_atomically(folder / TASKS, json.dumps(facts).encode())
 
 

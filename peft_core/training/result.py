@@ -18,7 +18,7 @@ from peft_core.training.data import TaskData
 from peft_core.training.environment import device_name
 from peft_core.training.evaluate import evaluate, layer_ranks, summarize_ranks
 from peft_core.training.loop import Run
-from peft_core.training.native import save_adapter, save_tasks
+from peft_core.training.native import TaskFacts, save_adapter, save_tasks
 from peft_core.training.reference import lora_reference_flops, size_of
 from peft_core.training.tried import trials_of
 
@@ -55,7 +55,7 @@ def _storage(run: Run) -> dict[str, Any]:
     attached, total = run.attached, run.attached.backbone.parameter_count()
     trainable, stored = trainable_parameters(attached.counts), attached.stored_counts()
     adapter_bytes, head_bytes = save_adapter(run.folder / "adapter", run.spec, run.config, attached)
-    save_tasks(run.folder / "adapter", [task.info for task in run.data])
+    save_tasks(run.folder / "adapter", [TaskFacts.of(task.info, task.reading) for task in run.data])
     return {
         "trainable": trainable,
         "trainable_percent": 100 * trainable / total,

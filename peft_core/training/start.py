@@ -11,6 +11,7 @@ import torch
 from peft_core.backbones import initial_head, label_tokens, meta_backbone
 from peft_core.methods import Attached, get_method, resolve
 from peft_core.records import RunSpec
+from peft_core.tasks import TaskInfo
 from peft_core.training.checkpoint import latest_checkpoint
 from peft_core.training.data import TaskData
 from peft_core.training.loop import Run
@@ -30,7 +31,7 @@ def new_run(
     """A run at step 0. The backbone is as it was before, and so is the global generator."""
     config = resolve(spec.method)
     attached = get_method(spec.method.id).attach(backbone, config, torch.Generator().manual_seed(spec.seed))
-    _add_heads(attached, spec, backbone, data)
+    add_heads(attached, spec.seed, backbone, [task.info for task in data])
     return Run(spec, config, attached, data, schedule, folder)
 
 
@@ -43,13 +44,13 @@ def resumed(run: Run) -> list[str]:
     return said
 
 
-def _add_heads(attached: Attached, spec: RunSpec, backbone: TransformerBackbone, data: Sequence[TaskData]) -> None:
+def add_heads(attached: Attached, seed: int, backbone: TransformerBackbone, infos: Sequence[TaskInfo]) -> None:
     """A head for every task, as wide as its answers; for a model without one, the tokens that stand for them."""
-    if len(data) > 1:
-        attached.share_among(len(data))
+    if len(infos) > 1:
+        attached.share_among(len(infos))
         if not backbone.head_parameters():
-            attached.label_tokens = [label_tokens(backbone, task.info.problem, task.info.labels) for task in data]
-    for number, task in enumerate(data):
-        same = task.info.outputs == backbone.outputs
-        shape = backbone if same else meta_backbone(backbone.id, task.info.outputs)
-        attached.train_head(initial_head(shape, spec.seed), number)
+            attached.label_tokens = [label_tokens(backbone, info.problem, info.labels) for info in infos]
+    for number, info in enumerate(infos):
+        same = info.outputs == backbone.outputs
+        shape = backbone if same else meta_backbone(backbone.id, info.outputs)
+        attached.train_head(initial_head(shape, seed), number)

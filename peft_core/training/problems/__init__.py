@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
+from peft_core.records import Problem as ProblemName
 from peft_core.tasks import TaskInfo
-from peft_core.training.problems._contract import EVAL_BATCH, IGNORED, Encoded, Evaluation, Problem, Scores, padded
+from peft_core.training.problems._contract import (
+    EVAL_BATCH,
+    IGNORED,
+    Encoded,
+    Evaluation,
+    Prediction,
+    Problem,
+    Scores,
+    padded,
+)
 from peft_core.training.problems._labelled import Labelled, predict
 from peft_core.training.problems._spans import Spans
 from peft_core.training.problems._texts import Texts
 
-__all__ = ["EVAL_BATCH", "IGNORED", "Encoded", "Evaluation", "Problem", "Scores", "padded", "predict", "problem_of"]
+__all__ = [
+    "EVAL_BATCH",
+    "IGNORED",
+    "Encoded",
+    "Evaluation",
+    "Prediction",
+    "Problem",
+    "Scores",
+    "padded",
+    "predict",
+    "problem_named",
+    "problem_of",
+]
 
-_PROBLEMS: dict[str, Problem] = {
+_PROBLEMS: dict[ProblemName, Problem] = {
     "classification": Labelled(classes=True),
     "regression": Labelled(classes=False),
     "span": Spans(),
@@ -20,4 +42,9 @@ _PROBLEMS: dict[str, Problem] = {
 
 def problem_of(info: TaskInfo) -> Problem:
     """How a task's rows are encoded, trained on and scored."""
-    return _PROBLEMS[info.problem]
+    return problem_named(info.problem)
+
+
+def problem_named(problem: ProblemName) -> Problem:
+    """The same where there is no task, only its problem."""
+    return _PROBLEMS[problem]

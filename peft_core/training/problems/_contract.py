@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from peft_core.methods import Attached
 from peft_core.metrics.resampling import Outcomes
 from peft_core.records import Backbone, TrainingConfig
 from peft_core.tasks import Rows, TaskInfo
+from peft_core.training.reading import Reading
 
 EVAL_BATCH = 64
 IGNORED = -100
@@ -26,6 +27,27 @@ class Evaluation(NamedTuple):
     scores: Scores
     loss: float
     outcomes: tuple[Outcomes, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a trained model answers to one row.
+
+    answer: the most probable label, a number (several: a tuple), a part of the context ("" for none), or text.
+    confidence: probability by label, for classes. score: of a part of a context, its start's and end's logits summed.
+    standardised: the number is in deviations from the mean of training targets that are not known here.
+    """
+
+    answer: str | float | tuple[float, ...]
+    confidence: Mapping[str, float] | None = None
+    score: float | None = None
+    standardised: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """For strict JSON: what is not there is left out."""
+        entries = {"answer": self.answer, "confidence": self.confidence, "score": self.score}
+        found = {name: value for name, value in entries.items() if value is not None}
+        return found | ({"standardised": True} if self.standardised else {})
 
 
 @dataclass(frozen=True)
@@ -90,6 +112,20 @@ class Problem(Protocol):
 
     def encode(self, rows: Rows, info: TaskInfo, backbone: Backbone, training: TrainingConfig) -> Encoded:
         """Rows of a task as inputs and labels."""
+        ...
+
+    def learned(self, train: Encoded, training: TrainingConfig) -> dict[str, Any]:
+        """Fields of the `Reading` that the training rows decide; before `settle`."""
+        ...
+
+    def asked(self, rows: Rows, backbone: Backbone, reading: Reading) -> Encoded:
+        """Rows without targets as inputs, cut as `encode` cuts them."""
+        ...
+
+    def answers(
+        self, attached: Attached, asked: Encoded, labels: Sequence[str] | None, reading: Reading
+    ) -> list[Prediction]:
+        """What the model answers to them, in their order. labels: names of the classes; None: their numbers."""
         ...
 
     def settle(self, train: Encoded, evaluation: Encoded) -> tuple[Encoded, Encoded]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +15,8 @@ from peft_core.methods import Attached
 from peft_core.metrics.scores import baseline, outcomes, score
 from peft_core.records import Backbone, TrainingConfig
 from peft_core.tasks import Rows, TaskInfo
-from peft_core.training.problems._contract import EVAL_BATCH, Encoded, Evaluation
+from peft_core.training.problems._contract import EVAL_BATCH, Encoded, Evaluation, Prediction
+from peft_core.training.reading import Reading
 
 
 class Labelled:
@@ -23,14 +26,29 @@ class Labelled:
         self.classes = classes
 
     def encode(self, rows: Rows, info: TaskInfo, backbone: Backbone, training: TrainingConfig) -> Encoded:
-        labels = self._labels(rows.labels, info, len(rows))
-        if backbone.modality == "image":
-            return Encoded(None, backbone.processor(rows.columns["image"]), labels, {})
-        texts = [list(rows.columns[name]) for name in ("text", "text2") if name in rows.columns]
-        limit = training.max_length or backbone.max_length
-        fields = backbone.processor(*texts, truncation=True, max_length=limit, return_attention_mask=False)
-        tokens = {name: list(fields[name]) for name in ("input_ids", "token_type_ids") if name in fields}
-        return Encoded(tokens, None, labels, {"input_ids": backbone.processor.pad_token_id or 0, "token_type_ids": 0})
+        return _inputs(rows, backbone, training.max_length, self._labels(rows.labels, info, len(rows)))
+
+    def learned(self, train: Encoded, training: TrainingConfig) -> dict[str, Any]:
+        if self.classes:
+            return {}
+        mean, deviation = _spread(train)
+        known = bool(torch.isfinite(deviation).all())
+        return {"mean": tuple(mean.tolist()), "deviation": tuple(deviation.tolist())} if known else {}
+
+    def asked(self, rows: Rows, backbone: Backbone, reading: Reading) -> Encoded:
+        return _inputs(rows, backbone, reading.max_length, torch.zeros(len(rows)))
+
+    def answers(
+        self, attached: Attached, asked: Encoded, labels: Sequence[str] | None, reading: Reading
+    ) -> list[Prediction]:
+        outputs = predict(attached, asked)
+        if self.classes:
+            return [_class(shares, labels) for shares in outputs.softmax(dim=1).tolist()]
+        if reading.mean is not None and reading.deviation is not None:
+            outputs = outputs * torch.tensor(reading.deviation) + torch.tensor(reading.mean)
+        standardised = reading.mean is None or reading.deviation is None
+        numbers = (row[0] if len(row) == 1 else tuple(row) for row in outputs.tolist())
+        return [Prediction(number, standardised=standardised) for number in numbers]
 
     def _labels(self, labels: np.ndarray | None, info: TaskInfo, count: int) -> Tensor:
         if labels is None:
@@ -47,9 +65,7 @@ class Labelled:
         """
         if self.classes:
             return train, evaluation
-        targets = train.labels
-        assert isinstance(targets, Tensor)
-        mean, deviation = targets.mean(0), targets.std(0).clamp_min(1e-6)
+        mean, deviation = _spread(train)
 
         def scaled(rows: Encoded) -> Encoded:
             assert isinstance(rows.labels, Tensor)
@@ -76,6 +92,29 @@ class Labelled:
         assert isinstance(train.labels, Tensor)
         assert isinstance(evaluation.labels, Tensor)
         return baseline(info.metrics[:1], train.labels, evaluation.labels)[info.metrics[0]]
+
+
+def _inputs(rows: Rows, backbone: Backbone, max_length: int | None, labels: Tensor) -> Encoded:
+    if backbone.modality == "image":
+        return Encoded(None, backbone.processor(rows.columns["image"]), labels, {})
+    texts = [list(rows.columns[name]) for name in ("text", "text2") if name in rows.columns]
+    limit = max_length or backbone.max_length
+    fields = backbone.processor(*texts, truncation=True, max_length=limit, return_attention_mask=False)
+    tokens = {name: list(fields[name]) for name in ("input_ids", "token_type_ids") if name in fields}
+    return Encoded(tokens, None, labels, {"input_ids": backbone.processor.pad_token_id or 0, "token_type_ids": 0})
+
+
+def _spread(train: Encoded) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of the targets, (outputs,)."""
+    targets = train.labels
+    assert isinstance(targets, Tensor)
+    return targets.mean(0), targets.std(0).clamp_min(1e-6)
+
+
+def _class(shares: Sequence[float], labels: Sequence[str] | None) -> Prediction:
+    names = labels if labels is not None else [str(number) for number in range(len(shares))]
+    confidence = dict(zip(names, shares, strict=True))
+    return Prediction(max(confidence, key=confidence.__getitem__), confidence)
 
 
 @torch.inference_mode()

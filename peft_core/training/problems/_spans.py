@@ -7,8 +7,9 @@ and end score among those of at most `MAX_ANSWER` tokens within the context, ove
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,8 @@ from peft_core.methods import Attached
 from peft_core.metrics.texts import text_outcomes, text_scores
 from peft_core.records import Backbone, TrainingConfig
 from peft_core.tasks import Rows, TaskInfo
-from peft_core.training.problems._contract import EVAL_BATCH, Encoded, Evaluation
+from peft_core.training.problems._contract import EVAL_BATCH, Encoded, Evaluation, Prediction
+from peft_core.training.reading import Reading
 
 MAX_LENGTH = 384
 MAX_ANSWER = 30
@@ -44,26 +46,24 @@ class Spans:
     """Cross-entropy over the tokens of a window, for the start and for the end."""
 
     def encode(self, rows: Rows, info: TaskInfo, backbone: Backbone, training: TrainingConfig) -> SpanRows:
-        tokenizer = backbone.processor
-        limits = [limit for limit in (training.max_length or MAX_LENGTH, backbone.max_length) if limit is not None]
-        width = min(limits)
-        contexts, answers = tuple(rows.columns["context"]), tuple(rows.columns["answers"])
-        fields = tokenizer(
-            [_cut(question, tokenizer, width // 2) for question in rows.columns["question"]],
-            list(contexts),
-            truncation="only_second",
-            max_length=width,
-            stride=width // 3 if width >= MAX_LENGTH else width // 8,
-            return_overflowing_tokens=True,
-            return_offsets_mapping=True,
-            return_attention_mask=False,
-        )
-        row_of = tuple(fields["overflow_to_sample_mapping"])
-        offsets = tuple(_within_context(fields, window) for window in range(len(row_of)))
-        labels = [_label(offset, answers[row]) for offset, row in zip(offsets, row_of, strict=True)]
-        tokens = {name: list(fields[name]) for name in ("input_ids", "token_type_ids") if name in fields}
-        pad = {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": 0}
-        return SpanRows(tokens, None, torch.tensor(labels), pad, row_of, offsets, contexts, answers)
+        return _windows(rows, backbone, training.max_length, tuple(rows.columns["answers"]))
+
+    def learned(self, train: Encoded, training: TrainingConfig) -> dict[str, Any]:
+        assert isinstance(train, SpanRows)
+        return {"empty_answers": any(not answers for answers in train.answers)}
+
+    def asked(self, rows: Rows, backbone: Backbone, reading: Reading) -> SpanRows:
+        return _windows(rows, backbone, reading.max_length, ((),) * len(rows))
+
+    @torch.inference_mode()
+    def answers(
+        self, attached: Attached, asked: Encoded, labels: Sequence[str] | None, reading: Reading
+    ) -> list[Prediction]:
+        assert isinstance(asked, SpanRows)
+        found = BestSpans(asked)
+        for part, logits in _passes(attached, asked, "fp32"):
+            found.take(part, logits.cpu())
+        return [found.prediction(row, reading.empty_answers) for row in range(len(asked.contexts))]
 
     def settle(self, train: Encoded, evaluation: Encoded) -> tuple[Encoded, Encoded]:
         return train, evaluation
@@ -77,23 +77,12 @@ class Spans:
     @torch.inference_mode()
     def evaluate(self, attached: Attached, rows: Encoded, info: TaskInfo, training: TrainingConfig) -> Evaluation:
         assert isinstance(rows, SpanRows)
-        device, loss = attached.device, 0.0
-        best: dict[int, tuple[float, str]] = {}
-        empty: dict[int, float] = {}
-        order = sorted(range(len(rows)), key=rows.lengths().__getitem__)
-        attached.train(False)
-        for start in range(0, len(order), EVAL_BATCH):
-            part = order[start : start + EVAL_BATCH]
-            with attached.active(), torch.autocast(device.type, torch.bfloat16, enabled=training.precision == "bf16"):
-                logits = attached.logits(rows.batch(part, device)).float()
-            loss += float(self.loss(logits, rows.labels_of(part, device))) * len(part)
-            for window, scores in zip(part, logits.cpu(), strict=True):
-                row, found = rows.row_of[window], best_span(scores, rows.offsets[window])
-                empty[row] = min(empty.get(row, float("inf")), float(scores[0].sum()))
-                if found is not None and (row not in best or found[0] > best[row][0]):
-                    best[row] = (found[0], rows.contexts[row][found[1] : found[2]])
+        found, loss = BestSpans(rows), 0.0
+        for part, logits in _passes(attached, rows, training.precision):
+            loss += float(self.loss(logits, rows.labels_of(part, attached.device))) * len(part)
+            found.take(part, logits.cpu())
         maybe_empty = any(not answers for answers in rows.answers)
-        predictions = [_answer(best.get(row), empty[row], maybe_empty) for row in range(len(rows.contexts))]
+        predictions = [str(found.prediction(row, maybe_empty).answer) for row in range(len(rows.contexts))]
         references = _references(rows)
         outcomes = text_outcomes(info.metrics[0], predictions, references)
         scores = text_scores(info.metrics, predictions, references)
@@ -104,6 +93,29 @@ class Spans:
         assert isinstance(evaluation, SpanRows)
         references = _references(evaluation)
         return text_scores(info.metrics[:1], [""] * len(references), references)[info.metrics[0]]
+
+
+def _windows(rows: Rows, backbone: Backbone, max_length: int | None, answers: tuple[Answers, ...]) -> SpanRows:
+    tokenizer = backbone.processor
+    limits = [limit for limit in (max_length or MAX_LENGTH, backbone.max_length) if limit is not None]
+    width = min(limits)
+    contexts = tuple(rows.columns["context"])
+    fields = tokenizer(
+        [_cut(question, tokenizer, width // 2) for question in rows.columns["question"]],
+        list(contexts),
+        truncation="only_second",
+        max_length=width,
+        stride=width // 3 if width >= MAX_LENGTH else width // 8,
+        return_overflowing_tokens=True,
+        return_offsets_mapping=True,
+        return_attention_mask=False,
+    )
+    row_of = tuple(fields["overflow_to_sample_mapping"])
+    offsets = tuple(_within_context(fields, window) for window in range(len(row_of)))
+    labels = [_label(offset, answers[row]) for offset, row in zip(offsets, row_of, strict=True)]
+    tokens = {name: list(fields[name]) for name in ("input_ids", "token_type_ids") if name in fields}
+    pad = {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": 0}
+    return SpanRows(tokens, None, torch.tensor(labels), pad, row_of, offsets, contexts, answers)
 
 
 def _cut(question: str, tokenizer: object, most: int) -> str:
@@ -147,10 +159,41 @@ def best_span(scores: Tensor, offsets: Sequence[Offset]) -> tuple[float, int, in
     return float(sums[first, last]), offsets[first][0], offsets[last][1]
 
 
-def _answer(best: tuple[float, str] | None, empty: float, maybe_empty: bool) -> str:
-    if best is None or (maybe_empty and empty > best[0]):
-        return ""
-    return best[1]
+class BestSpans:
+    """The best span of every row over its windows, as their scores come in."""
+
+    def __init__(self, rows: SpanRows) -> None:
+        self._rows = rows
+        self._best: dict[int, tuple[float, str]] = {}
+        self._empty: dict[int, float] = {}
+
+    def take(self, windows: Sequence[int], logits: Tensor) -> None:
+        """logits: (windows, tokens, 2)."""
+        rows = self._rows
+        for window, scores in zip(windows, logits, strict=True):
+            row, found = rows.row_of[window], best_span(scores, rows.offsets[window])
+            self._empty[row] = min(self._empty.get(row, float("inf")), float(scores[0].sum()))
+            if found is not None and (row not in self._best or found[0] > self._best[row][0]):
+                self._best[row] = (found[0], rows.contexts[row][found[1] : found[2]])
+
+    def prediction(self, row: int, maybe_empty: bool) -> Prediction:
+        """The row's best span; no answer where that scores higher and may be."""
+        best, empty = self._best.get(row), self._empty[row]
+        if best is None or (maybe_empty and empty > best[0]):
+            return Prediction("", score=empty)
+        return Prediction(best[1], score=best[0])
+
+
+def _passes(attached: Attached, rows: Encoded, precision: str) -> Iterator[tuple[list[int], Tensor]]:
+    """Batches of windows with their logits, float32 (windows, tokens, 2)."""
+    device = attached.device
+    order = sorted(range(len(rows)), key=rows.lengths().__getitem__)
+    attached.train(False)
+    for start in range(0, len(order), EVAL_BATCH):
+        part = order[start : start + EVAL_BATCH]
+        with attached.active(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            logits = attached.logits(rows.batch(part, device)).float()
+        yield part, logits
 
 
 def _references(rows: SpanRows) -> list[tuple[str, ...]]:

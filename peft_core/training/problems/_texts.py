@@ -7,6 +7,7 @@ bos, else its eos) and the target behind it; only the target's tokens are in the
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,11 +19,14 @@ from peft_core.methods import Attached
 from peft_core.metrics.texts import text_outcomes, text_scores
 from peft_core.records import Backbone, TrainingConfig
 from peft_core.tasks import Rows, TaskInfo
-from peft_core.training.problems._contract import IGNORED, Encoded, Evaluation
+from peft_core.training.problems._contract import IGNORED, Encoded, Evaluation, Prediction
+from peft_core.training.reading import Reading
 
 TEXT_BATCH = 32
 """Rows evaluated at once: their logits span the vocabulary."""
 MAX_LENGTH = 512
+MAX_NEW_TOKENS = 64
+"""Of an answer, where training did not say how long one may be."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,27 @@ class Texts:
         asked = Encoded({"input_ids": prompts}, None, labels, pad)
         return TextRows(tokens, None, labels, pad, asked, references, longest, training.max_new_tokens)
 
+    def learned(self, train: Encoded, training: TrainingConfig) -> dict[str, Any]:
+        assert isinstance(train, TextRows)
+        return {"max_new_tokens": train.max_new_tokens or train.longest}
+
+    def asked(self, rows: Rows, backbone: Backbone, reading: Reading) -> Encoded:
+        tokenizer = backbone.processor
+        width = reading.max_length or backbone.max_length or MAX_LENGTH
+        prompts = tokenizer(list(rows.columns["text"]), truncation=True, max_length=width)["input_ids"]
+        if not backbone.encoder_decoder:
+            begin, room = _begin_and_end(tokenizer)[0], width - (reading.max_new_tokens or MAX_NEW_TOKENS) - 1
+            prompts = [[*source[: max(1, room)], begin] for source in prompts]
+        return Encoded({"input_ids": prompts}, None, prompts, {"input_ids": tokenizer.pad_token_id or 0})
+
+    @torch.inference_mode()
+    def answers(
+        self, attached: Attached, asked: Encoded, labels: Sequence[str] | None, reading: Reading
+    ) -> list[Prediction]:
+        attached.train(False)
+        with attached.active():
+            return [Prediction(text) for text in _written(attached, asked, reading.max_new_tokens or MAX_NEW_TOKENS)]
+
     def settle(self, train: Encoded, evaluation: Encoded) -> tuple[Encoded, Encoded]:
         """Answers may be as long as the longest training target, unless the settings say otherwise."""
         assert isinstance(train, TextRows)
@@ -70,18 +95,13 @@ class Texts:
     @torch.inference_mode()
     def evaluate(self, attached: Attached, rows: Encoded, info: TaskInfo, training: TrainingConfig) -> Evaluation:
         assert isinstance(rows, TextRows)
-        device, tokenizer = attached.device, attached.backbone.processor
-        most = rows.max_new_tokens or rows.longest
-        answers, total = [""] * len(rows), 0.0
+        device, total = attached.device, 0.0
         attached.train(False)
         with attached.active(), torch.autocast(device.type, torch.bfloat16, enabled=training.precision == "bf16"):
             for part in _by_length(rows):
                 logits, labels = attached.logits(rows.batch(part, device)), rows.labels_of(part, device)
                 total += float(self.loss(logits, labels)) * rows.weight(part)
-            for part in _by_length(rows.prompts):
-                written = attached.backbone.generate(rows.prompts.batch(part, device), most)
-                for row, text in zip(part, tokenizer.batch_decode(written, skip_special_tokens=True), strict=True):
-                    answers[row] = text.strip()
+            answers = _written(attached, rows.prompts, rows.max_new_tokens or rows.longest)
         found = text_outcomes(info.metrics[0], answers, rows.references)
         scores, loss = text_scores(info.metrics, answers, rows.references), total / rows.weight(range(len(rows)))
         return Evaluation(scores, loss, (found,) if found else None)
@@ -123,6 +143,17 @@ def _begin_and_end(tokenizer: Any) -> tuple[int, int]:
     end = tokenizer.eos_token_id
     begin = tokenizer.bos_token_id
     return (begin if begin is not None else end), end
+
+
+def _written(attached: Attached, prompts: Encoded, most: int) -> list[str]:
+    """Greedy answers of at most so many tokens, in the order of the prompts; within `active`."""
+    answers = [""] * len(prompts)
+    for part in _by_length(prompts):
+        written = attached.backbone.generate(prompts.batch(part, attached.device), most)
+        decoded = attached.backbone.processor.batch_decode(written, skip_special_tokens=True)
+        for row, text in zip(part, decoded, strict=True):
+            answers[row] = text.strip()
+    return answers
 
 
 def _by_length(rows: Encoded) -> list[list[int]]:
