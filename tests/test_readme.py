@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -29,11 +30,16 @@ def test_the_commands_run(tmp_path):
     assert (tmp_path / "out" / "report.html").stat().st_size > 100_000
 
 
-def test_the_python_example_runs():
-    code = re.search(r"```python\n(.*?)```", TEXT, re.DOTALL)[1]
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+def test_the_python_examples_run(tmp_path):
+    codes = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    own = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(codes)], cwd=tmp_path, capture_output=True, text=True, timeout=120, env=own
+    )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split()[1] == "64"
+    printed = done.stdout.splitlines()
+    assert len(codes) == 2 and printed[-1].split()[1] == "64" and "matthews_correlation" in printed[0]
+    assert (tmp_path / "out" / "model.safetensors").is_file()
 
 
 def test_links_lead_somewhere():

@@ -29,6 +29,7 @@ __all__ = [
     "list_methods",
     "method_of_part",
     "obstacle",
+    "register",
     "resolve",
     "touched",
 ]
@@ -54,9 +55,34 @@ def discover(package: ModuleType) -> dict[str, Method]:
     return found
 
 
+_OUTSIDE: dict[str, Method] = {}
+"""Methods that `register` was given, by id."""
+
+
+def register(method: Method) -> Method:
+    """Makes a method of your own known in this process, under its id; given again, it replaces itself.
+
+    Everything that names methods then takes it: `peft_core.attach`, `compare` (executor "thread"), budgets. A process
+    that is started does not know it.
+
+    Raises:
+        InputError: its id is none, or that of a method of this package; its family is not known.
+    """
+    if method.id in _inside():
+        raise InputError("method", method.id, "a method of this package is called so; choose another id")
+    if method.family not in _ORDER:
+        raise InputError("family", method.family, f"it must be one of {', '.join(_ORDER)}")
+    _OUTSIDE[MethodSpec.parse(method.id).id] = method
+    return method
+
+
 @cache
+def _inside() -> dict[str, Method]:
+    return discover(importlib.import_module(__name__))
+
+
 def _methods() -> dict[str, Method]:
-    found = discover(importlib.import_module(__name__))
+    found = _inside() | _OUTSIDE
     return dict(sorted(found.items(), key=lambda item: _ORDER.index(item[1].family)))
 
 
