@@ -161,6 +161,7 @@ def test_what_does_not_fit_is_a_sentence(model, tmp_path):
     for call, said in (
         (lambda: peft_core.load("tiny-text", task="digits"), "takes text tasks"),
         (lambda: peft_core.load("tiny-text"), "a model takes a task"),
+        (lambda: peft_core.load("abcdefgh", weights="tiny-text"), "no folder or run"),
         (lambda: peft_core.load(tmp_path), "no adapter of the native format"),
         (lambda: peft_core.load("tiny-text", task="nothing"), "task is 'nothing'"),
         (lambda: peft_core.attach(model, "lora:depth=2"), "lora.depth"),

@@ -29,11 +29,14 @@ def load(
     model: str | Path, task: str, *, task_options: Mapping[str, Any] | None = None, device: str = "auto"
 ) -> Model: ...
 @overload
+def load(model: str | Path, task: None = None, *, weights: str | None = None, device: str = "auto") -> Tuned: ...
 def load(
-    model: str | Path, task: None = None, *, task_options: Mapping[str, Any] | None = None, device: str = "auto"
-) -> Tuned: ...
-def load(
-    model: str | Path, task: str | None = None, *, task_options: Mapping[str, Any] | None = None, device: str = "auto"
+    model: str | Path,
+    task: str | None = None,
+    *,
+    task_options: Mapping[str, Any] | None = None,
+    weights: str | None = None,
+    device: str = "auto",
 ) -> Model | Tuned:
     """A model with the head that a task needs; without a task, what was trained before.
 
@@ -42,6 +45,7 @@ def load(
             id of a finished run of the store.
         task: an embedded id, several as ``a+b``, a benchmark's id, or a table (CSV, TSV, JSON lines, Parquet).
         task_options: such as ``{"text": "review", "label": "stars"}``, the columns of a table.
+        weights: of what was trained before: where its model is, if not where it was.
         device: auto (a CUDA device where there is one), cpu or cuda.
 
     Raises:
@@ -54,7 +58,7 @@ def load(
     """
     where = pick_device(device)
     if task is None:
-        return _trained(str(model), str(where))
+        return _trained(str(model), weights, str(where))
     infos = [found.info for found, _ in get_tasks(task, task_options)]
     source = fetch_model(str(model))
     first = infos[0]
@@ -68,7 +72,7 @@ def load(
     return Model(source.id, task, dict(task_options or {}), backbone, ModelFacts.model_validate(facts))
 
 
-def _trained(given: str, device: str) -> Tuned:
+def _trained(given: str, weights: str | None, device: str) -> Tuned:
     """A native folder or a run, on its backbone."""
     options: dict[str, Any]
     rows: tuple[int | None, int | None, int]
@@ -90,7 +94,7 @@ def _trained(given: str, device: str) -> Tuned:
         recipe, values, spec = finished.recipe(), finished.folder, finished.view.comparison.spec
         task, options, rows = spec.task, dict(spec.task_options), (spec.train_rows, spec.eval_rows, spec.data_seed)
     number = task_number(recipe, recipe.tasks[0].id)
-    backbone = backbone_of(recipe, number, device=device)
+    backbone = backbone_of(recipe, number, weights, device)
     trained = attach_trained(recipe, backbone, values, number)
     name = task or "+".join(facts.id for facts in recipe.tasks)
     model = Model(backbone.id, name, options, backbone, recipe.model)

@@ -128,7 +128,10 @@ class Predictor:
         problem = problem_named(trained.facts.problem)
         rows = problem.asked(self._rows(asked), trained.backbone, reading)
         trained.attached.task = trained.task
-        return problem.answers(trained.attached, rows, trained.facts.labels, reading)
+        found = problem.answers(trained.attached, rows, trained.facts.labels, reading)
+        if not all(prediction.finite for prediction in found):
+            raise InputError("adapter", trained.recipe.method, "its answers are not finite")
+        return found
 
     def _rows(self, asked: Sequence[Asked]) -> Rows:
         if "image" not in self.roles:

@@ -246,6 +246,34 @@ def test_an_exported_folder_that_is_imported_answers_the_same(stored, tmp_path, 
         assert after == pytest.approx(before, abs=1e-5), kind
 
 
+def test_an_adapter_of_others_answers_by_the_numbers_of_its_classes(stored, tmp_path, capsys):
+    words = ("--text", "the cat sees a dog", "--json")
+    (before,) = json.loads(asked(capsys, stored["acceptability"], *words))["predictions"]
+    to = tmp_path / "peft"
+    assert main(["export", stored["acceptability"], "--format", "peft", "--to", str(to)]) == 0
+    (to / "ranklab.json").unlink()
+    assert main(["import", str(to), "--model", "tiny-text", "--json"]) == 0
+    run = json.loads(capsys.readouterr().out)["id"]
+    (after,) = json.loads(asked(capsys, run, *words))["predictions"]
+    expected = [before["confidence"][label] for label in get_task("acceptability").info.labels]
+    assert list(after["confidence"]) == ["0", "1"]
+    assert list(after["confidence"].values()) == pytest.approx(expected, abs=1e-5)
+    assert main(["predict", run, "--text", "a", "--text2", "b"]) == 0, "whether it takes pairs is not known"
+
+
+def test_answers_that_are_not_finite_are_refused(stored, tmp_path, capsys):
+    from safetensors.torch import load_file, save_file
+
+    run = stored["acceptability"]
+    file = tmp_path / "store" / "comparisons" / run / f"{run}-0" / "adapter" / "head.safetensors"
+    tensors = load_file(file)
+    next(iter(tensors.values())).fill_(float("nan"))
+    save_file(tensors, file)
+    assert main(["predict", run, "--text", "a dog", "--json"]) == 2
+    said = capsys.readouterr()
+    assert "not finite" in said.err and said.out == ""
+
+
 def finished(home, name):
     view = Reader(home / "store.sqlite").view(name)
     folder = comparison_folder(home, name)

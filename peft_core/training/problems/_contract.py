@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -42,6 +43,14 @@ class Prediction:
     confidence: Mapping[str, float] | None = None
     score: float | None = None
     standardised: bool = False
+
+    @property
+    def finite(self) -> bool:
+        """Whether its numbers are."""
+        numbers = [*(self.confidence or {}).values(), *([] if self.score is None else [self.score])]
+        if not isinstance(self.answer, str):
+            numbers += self.answer if isinstance(self.answer, tuple) else [self.answer]
+        return all(map(math.isfinite, numbers))
 
     def as_dict(self) -> dict[str, Any]:
         """For strict JSON: what is not there is left out."""
