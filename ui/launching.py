@@ -10,8 +10,9 @@ import threading
 import gradio as gr
 
 from peft_core.records import View
-from ui.compare import HEAD, compare_tab
+from ui.compare import compare_tab
 from ui.engine import Engine, LocalEngine, Warmup
+from ui.frame import HEAD, frame
 from ui.routes import routes
 from ui.service import Runs, Service, shipped_example
 from ui.uploads import Uploads
@@ -19,6 +20,8 @@ from ui.uploads import Uploads
 log = logging.getLogger(__name__)
 SYSTEM_FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 SYSTEM_MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
+TABS = (("compare", "Compare", compare_tab),)
+"""Id, title, content; in the order of the page."""
 
 
 def theme() -> gr.themes.Base:
@@ -31,8 +34,8 @@ def theme() -> gr.themes.Base:
 def build() -> gr.Blocks:
     """The page."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    with gr.Blocks(title="RankLab", analytics_enabled=False, fill_width=True) as page, gr.Tabs(), gr.Tab("Compare"):
-        compare_tab()
+    with gr.Blocks(title="RankLab", analytics_enabled=False, fill_width=True) as page:
+        frame(TABS)
     page.queue(default_concurrency_limit=4, max_size=64)
     return page
 
