@@ -1,6 +1,7 @@
 // The Compare tab: what is shown, the polling, the buttons. The server keeps everything; this page only reads it.
 
 import { read as address, write } from "./address.js";
+import { plotly } from "./charts.js";
 import { Form } from "./form.js";
 import { Points } from "./points.js";
 import { Drawing } from "./shown.js";
@@ -58,7 +59,7 @@ class Page {
     document.addEventListener("visibilitychange", () => this.resting() || this.plan(0));
     document.addEventListener("ranklab-address", ({ detail }) => this.follow(detail));
     new MutationObserver(() => this.resting() || this.drawing.draw()).observe(document.body, { attributes: true, attributeFilter: ["class"] });
-    if (!window.Plotly) this.awaitPlotly();
+    plotly.then(() => this.drawing.draw());
   }
 
   /** What the project itself measured; code and figures come when they are asked for. */
@@ -73,14 +74,6 @@ class Page {
       box.replaceChildren(h("p.rl-problem", {}, error instanceof Refusal ? error.message : "The server does not answer; close and open this again."));
       if (!(error instanceof Refusal || error instanceof TypeError)) throw error;
     }
-  }
-
-  awaitPlotly() {
-    const timer = setInterval(() => {
-      if (!window.Plotly) return;
-      clearInterval(timer);
-      this.drawing.draw();
-    }, 30);
   }
 
   // --- reading ---
