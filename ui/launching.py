@@ -6,19 +6,31 @@ import logging
 import os
 import signal
 import threading
+from collections.abc import Sequence
 
 import gradio as gr
+from starlette.routing import BaseRoute
 
 from peft_core.records import View
-from ui.compare import HEAD, compare_tab
+from ui.compare import compare_tab
 from ui.engine import Engine, LocalEngine, Warmup
+from ui.exports import ExportCommand, Exports
+from ui.frame import HEAD, frame
 from ui.routes import routes
+from ui.runs import runs_tab
+from ui.runs_routes import runs_routes
+from ui.runs_service import RunsService
 from ui.service import Runs, Service, shipped_example
 from ui.uploads import Uploads
 
 log = logging.getLogger(__name__)
 SYSTEM_FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 SYSTEM_MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
+TABS = (
+    ("compare", "Compare", compare_tab),
+    ("runs", "Runs", runs_tab),
+)
+"""Id, title, content; in the order of the page."""
 
 
 def theme() -> gr.themes.Base:
@@ -31,8 +43,8 @@ def theme() -> gr.themes.Base:
 def build() -> gr.Blocks:
     """The page."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    with gr.Blocks(title="RankLab", analytics_enabled=False, fill_width=True) as page, gr.Tabs(), gr.Tab("Compare"):
-        compare_tab()
+    with gr.Blocks(title="RankLab", analytics_enabled=False, fill_width=True) as page:
+        frame(TABS)
     page.queue(default_concurrency_limit=4, max_size=64)
     return page
 
@@ -44,15 +56,16 @@ def serve(
     uploads: Uploads,
     host: str | None = None,
     port: int | None = None,
+    more: Sequence[BaseRoute] = (),
 ) -> tuple[gr.Blocks, str]:
-    """Serve the page in background threads; the Blocks and their address."""
+    """Serve the page in background threads; the Blocks and their address. more: the other tabs' own addresses."""
     logging.getLogger("httpx").setLevel(logging.WARNING)
     warmup = Warmup(engine)
     page = build()
     _, address, _ = page.launch(
         server_name=host,
         server_port=port,
-        app_kwargs={"routes": routes(Service(runs, engine, example, uploads), warmup, uploads)},
+        app_kwargs={"routes": [*more, *routes(Service(runs, engine, example, uploads), warmup, uploads)]},
         theme=theme(),
         head=HEAD,
         prevent_thread_lock=True,
@@ -76,10 +89,16 @@ def launch(host: str | None = None, port: int | None = None) -> None:
     with Supervisor(home(), server=True) as supervisor:
         uploads = Uploads(home() / "uploads")
         uploads.sweep()
-        page, address = serve(supervisor, LocalEngine(), shipped_example(), uploads, host, chosen)
+        command = ExportCommand(home())
+        exports = Exports(home() / "exports", command)
+        exports.sweep()
+        more = runs_routes(RunsService(supervisor, exports))
+        page, address = serve(supervisor, LocalEngine(), shipped_example(), uploads, host, chosen, more)
         log.warning("RankLab is on %s", address)
         _wait()
         page.close()
+        exports.close()
+        command.close()
 
 
 def _wait() -> None:

@@ -64,6 +64,8 @@ class Runs(Protocol):
 
     def comparisons(self) -> list[ComparisonRow]: ...
 
+    def recent(self, newest: int) -> list[ComparisonRow]: ...
+
 
 def shipped_example() -> View | None:
     """The finished comparison that comes with the project."""
@@ -93,7 +95,7 @@ class Service:
 
     def _first(self) -> str | None:
         """The newest that is under way, else the newest of this machine, else the shipped example."""
-        known = sorted(self._runs.comparisons(), key=lambda row: row.number)
+        known = sorted(self._runs.recent(1), key=lambda row: row.number)
         live = [row for row in known if not row.state.ended]
         if live:
             running = [row for row in live if row.state is not RunState.QUEUED]
@@ -109,7 +111,7 @@ class Service:
 
     def recent(self) -> list[dict[str, Any]]:
         """What the menu of comparisons offers, newest first."""
-        known = sorted(self._runs.comparisons(), key=lambda row: row.number, reverse=True)[:SHOWN_RECENT]
+        known = self._runs.recent(SHOWN_RECENT)[:SHOWN_RECENT]
         entries = [{"id": row.id, "title": title(row), "state": str(row.state)} for row in known]
         if self._example:
             entries.append({"id": EXAMPLE, "title": title(self._example.comparison), "state": "shipped example"})

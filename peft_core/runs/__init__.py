@@ -13,6 +13,7 @@ from peft_core.runs.example import example_spec
 from peft_core.runs.folders import home
 from peft_core.runs.learned import final_ranks, ranks_of_method, stored_view, with_learned_ranks
 from peft_core.runs.limits import Limits
+from peft_core.runs.listing import ListedRun, RunPage, RunQuery
 from peft_core.runs.store import Store
 from peft_core.runs.supervisor import Supervisor
 
@@ -21,8 +22,11 @@ __all__ = [
     "FolderInUse",
     "FolderUnusable",
     "Limits",
+    "ListedRun",
     "QueueFull",
     "Refused",
+    "RunPage",
+    "RunQuery",
     "Store",
     "StoreBusy",
     "StoreUnusable",

@@ -13,7 +13,8 @@ class Limits:
     reports none). stop: how long a worker may take to stop when asked, before it is ended. total: how long a
     comparison may work; None: as long as it takes. store: how long the store may stay locked before a comparison is
     given up. free: room on the disk without which nothing is started. spare: how long after a start the next spare
-    worker is made ready, so that it does not take the processor from the first steps.
+    worker is made ready, so that it does not take the processor from the first steps. undo: how long a comparison that
+    was deleted on the page can be brought back.
     """
 
     beat: float = 20.0
@@ -23,3 +24,4 @@ class Limits:
     store: float = 120.0
     free: int = 200 * 2**20
     spare: float = 10.0
+    undo: float = 30.0

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from peft_core.records import ComparisonRow, RunRow, RunState, View
-from peft_core.runs import folders, rows, schema
+from peft_core.runs import folders, listing, rows, schema
+from peft_core.runs.listing import RunPage, RunQuery
 from peft_core.runs.rows import UNFINISHED
 
 
@@ -20,21 +21,58 @@ class Reader:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def comparisons(self) -> list[ComparisonRow]:
-        """All comparisons, the newest first."""
+    def comparisons(self, newest: int | None = None) -> list[ComparisonRow]:
+        """All comparisons, the newest first. newest: only so many, and those that have not ended."""
+        wanted, values = "hidden = 0", []
+        if newest is not None:
+            wanted += f""" AND (id IN (SELECT id FROM comparisons WHERE hidden = 0 ORDER BY number DESC LIMIT ?)
+                OR id IN (SELECT comparison FROM runs WHERE state IN ({marks(UNFINISHED)})))"""
+            values = [newest, *UNFINISHED]
+        return self._comparisons(wanted, values)
+
+    def hidden(self) -> list[ComparisonRow]:
+        """The comparisons that were deleted and are not removed yet, the newest first."""
+        return self._comparisons("hidden = 1", [])
+
+    def _comparisons(self, wanted: str, values: Sequence[Any]) -> list[ComparisonRow]:
         with self._reading() as connection:
             figures: dict[str, list[tuple[RunState, int, int | None]]] = {}
-            for row in connection.execute("SELECT comparison, state, step, total_steps FROM runs ORDER BY number"):
+            for row in connection.execute(
+                f"""SELECT comparison, state, step, total_steps FROM runs
+                    WHERE comparison IN (SELECT id FROM comparisons WHERE {wanted}) ORDER BY number""",
+                values,
+            ):
                 figures.setdefault(row["comparison"], []).append(
                     (RunState(row["state"]), row["step"], row["total_steps"])
                 )
-            found = connection.execute("SELECT * FROM comparisons ORDER BY number DESC").fetchall()
+            query = f"SELECT * FROM comparisons WHERE {wanted} ORDER BY number DESC"
+            found = connection.execute(query, values).fetchall()
         return [rows.comparison_row(row, figures.get(row["id"], [])) for row in found]
+
+    def list_runs(self, query: RunQuery) -> RunPage:
+        """One page of all runs that are shown."""
+        with self._reading() as connection:
+            return listing.page(connection, query)
+
+    def choices(self) -> dict[str, list[tuple[str, int]]]:
+        """What runs can be filtered by: for each of `listing.FILTERS` its values with their counts."""
+        with self._reading() as connection:
+            return listing.choices(connection)
+
+    def notes(self, run: str) -> tuple[str, str]:
+        """The notes on a run and on its comparison."""
+        query = "SELECT runs.note, comparisons.note FROM runs JOIN comparisons ON comparison = id WHERE run = ?"
+        with self._reading() as connection:
+            row = connection.execute(f"{query} AND hidden = 0", (run,)).fetchone()
+        if row is None:
+            raise folders.unknown(run)
+        return str(row[0]), str(row[1])
 
     def view(self, comparison_id: str, after: int = 0, *, only: Collection[str] | None = None) -> View:
         """A comparison, its runs (or those in `only`) and its events after `after`, all of one moment."""
         with self._reading() as connection:
-            row = connection.execute("SELECT * FROM comparisons WHERE id = ?", (comparison_id,)).fetchone()
+            query = "SELECT * FROM comparisons WHERE id = ? AND hidden = 0"
+            row = connection.execute(query, (comparison_id,)).fetchone()
             if row is None:
                 raise folders.unknown(comparison_id)
             figures = [
@@ -54,6 +92,24 @@ class Reader:
             events=[{**json.loads(event["body"]), "seq": event["seq"]} for event in events],
         )
 
+    def view_of_run(self, run: str, after: int = 0) -> View:
+        """One run with its comparison's row and its own events after `after`, but for the changes of its state."""
+        comparison_id, _ = self.find(run)
+        with self._reading() as connection:
+            runs = self._runs(connection, comparison_id, (run,))
+            row = connection.execute("SELECT * FROM comparisons WHERE id = ?", (comparison_id,)).fetchone()
+            events = connection.execute(
+                "SELECT seq, body FROM events WHERE run = ? AND kind <> 'state' AND seq > ? ORDER BY seq", (run, after)
+            ).fetchall()
+        if row is None or not runs:
+            raise folders.unknown(run)
+        return View.model_construct(
+            seq=events[-1]["seq"] if events else after,
+            comparison=rows.comparison_row(row, [(found.state, found.step, found.total_steps) for found in runs]),
+            runs=runs,
+            events=[{**json.loads(event["body"]), "seq": event["seq"]} for event in events],
+        )
+
     def runs(self, comparison_id: str) -> tuple[RunRow, ...]:
         """The runs of a comparison in their order."""
         with self._reading() as connection:
@@ -66,7 +122,9 @@ class Reader:
             known = [
                 row["run"]
                 for row in connection.execute(
-                    "SELECT run FROM runs WHERE comparison = ? ORDER BY number", (comparison_id,)
+                    "SELECT run FROM runs JOIN comparisons ON comparison = id AND hidden = 0 WHERE comparison = ? "
+                    "ORDER BY runs.number",
+                    (comparison_id,),
                 )
             ]
         if not known or (is_run and given not in known):

@@ -54,6 +54,21 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX events_of_comparison ON events(comparison, seq)",
         "CREATE UNIQUE INDEX events_once ON events(run, kind, step) WHERE kind <> 'state'",
     ),
+    (
+        "ALTER TABLE comparisons ADD COLUMN note TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE comparisons ADD COLUMN hidden INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE comparisons ADD COLUMN model TEXT AS (json_extract(spec, '$.model')) VIRTUAL",
+        "ALTER TABLE comparisons ADD COLUMN task TEXT AS (json_extract(spec, '$.task')) VIRTUAL",
+        "ALTER TABLE runs ADD COLUMN note TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE runs ADD COLUMN score REAL",
+        "ALTER TABLE runs ADD COLUMN method_id TEXT AS (json_extract(method, '$.id')) VIRTUAL",
+        """UPDATE runs SET score = json_extract(result, '$.score."' || (
+            SELECT metric FROM comparisons WHERE id = comparison) || '"') WHERE result IS NOT NULL""",
+        """CREATE INDEX comparisons_listed
+            ON comparisons(hidden, number, id, created, model, task, metric, note)""",
+        """CREATE INDEX runs_listed
+            ON runs(comparison, number, run, label, method_id, seed, state, score, note)""",
+    ),
 )
 
 

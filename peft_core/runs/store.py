@@ -25,6 +25,9 @@ from peft_core.runs.rows import LIVE, NEXT, RESUMABLE, UNFINISHED
 
 R = TypeVar("R")
 FACTS = ("plan", "environment", "baseline_score", "metric", "message")
+_SCORE = """UPDATE runs SET score = json_extract(result, '$.score."' || (
+    SELECT metric FROM comparisons WHERE id = comparison) || '"') WHERE run = ?"""
+_VISIBLE = "WHERE id = ? AND hidden = 0"
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
 
 
@@ -132,6 +135,8 @@ class Store(Reader):
         """Queue those of `runs` again that can be resumed, under a new owner; return them."""
 
         def change(connection: sqlite3.Connection) -> list[str]:
+            if not connection.execute(f"SELECT 1 FROM comparisons {_VISIBLE}", (comparison_id,)).fetchone():
+                raise folders.unknown(comparison_id)
             moved = [
                 run
                 for run in runs
@@ -164,10 +169,43 @@ class Store(Reader):
         """Remove a comparison with its runs and events; refused while any of them has not ended."""
 
         def change(connection: sqlite3.Connection) -> None:
-            query = f"SELECT 1 FROM runs WHERE comparison = ? AND state IN ({marks(UNFINISHED)})"
-            if connection.execute(query, [comparison_id, *UNFINISHED]).fetchone():
-                raise Refused(f"The comparison {comparison_id} is still at work; stop it before deleting it.")
+            _refuse_at_work(connection, comparison_id)
             connection.execute("DELETE FROM comparisons WHERE id = ?", (comparison_id,))
+
+        self._write(change)
+
+    def hide(self, comparison_id: str) -> None:
+        """Take a comparison out of everything that is shown; refused while any of its runs has not ended."""
+
+        def change(connection: sqlite3.Connection) -> None:
+            _refuse_at_work(connection, comparison_id)
+            moved = connection.execute(
+                "UPDATE comparisons SET hidden = 1 WHERE id = ? AND hidden = 0", (comparison_id,)
+            )
+            if not moved.rowcount:
+                raise folders.unknown(comparison_id)
+
+        self._write(change)
+
+    def show(self, comparison_id: str) -> bool:
+        """Bring a hidden comparison back; false where it is gone, or was not hidden."""
+        query = "UPDATE comparisons SET hidden = 0 WHERE id = ? AND hidden = 1"
+        return self._write(lambda connection: connection.execute(query, (comparison_id,)).rowcount == 1)
+
+    def remove_hidden(self, comparison_id: str) -> bool:
+        """Remove a hidden comparison for good; false where it is gone, or was brought back."""
+        query = "DELETE FROM comparisons WHERE id = ? AND hidden = 1"
+        return self._write(lambda connection: connection.execute(query, (comparison_id,)).rowcount == 1)
+
+    def write_note(self, given: str, text: str) -> None:
+        """Keep a note on a comparison or on a run; an empty one takes it away."""
+        comparison_id, is_run = folders.comparison_of(given)
+        table, key = ("runs", "run") if is_run else ("comparisons", "id")
+        query = f"UPDATE {table} SET note = ? WHERE {key} = ? AND EXISTS (SELECT 1 FROM comparisons {_VISIBLE})"
+
+        def change(connection: sqlite3.Connection) -> None:
+            if not connection.execute(query, (text, given, comparison_id)).rowcount:
+                raise folders.unknown(given)
 
         self._write(change)
 
@@ -200,6 +238,7 @@ class Store(Reader):
             "UPDATE runs SET state = ?, error = ?, result = ? WHERE run = ?",
             (record.state, record.error, record.result.model_dump_json() if record.result else None, record.run),
         )
+        connection.execute(_SCORE, (record.run,))
         connection.execute(
             "INSERT INTO events (comparison, run, kind, step, body) "
             "SELECT comparison, run, 'state', ?, ? FROM runs WHERE run = ?",
@@ -239,6 +278,12 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def _refuse_at_work(connection: sqlite3.Connection, comparison_id: str) -> None:
+    query = f"SELECT 1 FROM runs WHERE comparison = ? AND state IN ({marks(UNFINISHED)})"
+    if connection.execute(query, [comparison_id, *UNFINISHED]).fetchone():
+        raise Refused(f"The comparison {comparison_id} is still at work; stop it before deleting it.")
 
 
 def _state(connection: sqlite3.Connection, run: str) -> tuple[RunState, int]:

@@ -20,11 +20,13 @@ from typing import Literal, Self
 from peft_core.records import ComparisonRow, ComparisonSpec, InputError, RunState, View
 from peft_core.runs import folders
 from peft_core.runs import job as jobs
+from peft_core.runs.bin import Bin
 from peft_core.runs.board import Board
 from peft_core.runs.errors import DiskFull, Refused
 from peft_core.runs.executors import Executor, ThreadExecutor
 from peft_core.runs.learned import with_learned_ranks
 from peft_core.runs.limits import Limits
+from peft_core.runs.listing import RunPage, RunQuery
 from peft_core.runs.machine import usable_cores
 from peft_core.runs.owners import Ownership
 from peft_core.runs.process import ProcessExecutor
@@ -81,6 +83,7 @@ class Supervisor:
             concurrency=concurrency,
             max_queue=max_queue,
         )
+        self._bin = Bin(self._store, self._remove_files, self.limits.undo, empties=server)
 
     def _choose(self, executor: Literal["process", "thread"] | Executor, concurrency: int) -> Executor:
         if executor == "process":
@@ -167,8 +170,39 @@ class Supervisor:
             if self._scheduler.busy(found):
                 raise Refused(f"The comparison {found} is still at work; stop it before deleting it.")
             self._store.delete(found)
-        shutil.rmtree(folders.comparison_folder(self.home, found), ignore_errors=True)
+        self._remove_files(found)
+
+    def _remove_files(self, comparison_id: str) -> None:
+        shutil.rmtree(folders.comparison_folder(self.home, comparison_id), ignore_errors=True)
+        self._board.forget(comparison_id)
+
+    def hide(self, given: str) -> float:
+        """Delete the comparison of an id in a way that can be undone: it is not shown any more at once, and removed by
+        the server when the seconds that this returns are over.
+
+        Raises:
+            InputError: there is none. Refused: it is at work.
+        """
+        found, _ = self._store.find(given)
+        with self._scheduler.lock:
+            if self._scheduler.busy(found):
+                raise Refused(f"The comparison {found} is still at work; stop it before deleting it.")
+            seconds = self._bin.put(found)
         self._board.forget(found)
+        return seconds
+
+    def unhide(self, comparison_id: str) -> None:
+        """Undo `hide`.
+
+        Raises:
+            InputError: its time is over.
+        """
+        self._bin.take_back(comparison_id)
+        self._board.forget(comparison_id)
+
+    def write_note(self, given: str, text: str) -> None:
+        """Keep a note on a comparison or a run."""
+        self._store.write_note(given, text)
 
     def folder(self, given: str) -> Path:
         """Where a comparison, or a run, keeps its files."""
@@ -185,6 +219,30 @@ class Supervisor:
     def comparisons(self) -> list[ComparisonRow]:
         """All comparisons, the newest first."""
         return self._board.comparisons()
+
+    def recent(self, newest: int) -> list[ComparisonRow]:
+        """The newest comparisons and all that have not ended, the newest first; quick however many there are."""
+        return self._board.recent(newest)
+
+    def hidden(self) -> list[tuple[ComparisonRow, float]]:
+        """Deleted comparisons that can still be brought back, with the seconds left."""
+        return self._bin.content()
+
+    def list_runs(self, query: RunQuery) -> RunPage:
+        """One page of all runs of all comparisons."""
+        return self._store.list_runs(query)
+
+    def choices(self) -> dict[str, list[tuple[str, int]]]:
+        """What `list_runs` can be filtered by, with the number of runs."""
+        return self._store.choices()
+
+    def view_of_run(self, run: str, after: int = 0) -> View:
+        """One run with its own events after `after`, but for the changes of its state."""
+        return self._store.view_of_run(run, after)
+
+    def notes(self, run: str) -> tuple[str, str]:
+        """The notes on a run and on its comparison."""
+        return self._store.notes(run)
 
     @property
     def changes(self) -> int:
@@ -216,6 +274,7 @@ class Supervisor:
         if self._closed:
             return
         self._closed = True
+        self._bin.close()
         self._scheduler.close()
         self._executor.close()
         try:

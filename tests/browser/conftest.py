@@ -12,11 +12,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from tests.runs.big_store import add_with_curves, fill
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM_ARGUMENTS = [
@@ -46,6 +49,13 @@ class App:
     process: int
 
 
+@dataclass
+class FullApp(App):
+    """curves: ids of comparisons that have some; the two differ in their metric."""
+
+    curves: list[str]
+
+
 def wait_until_served(address: str, process: subprocess.Popen[bytes], log: Path, limit: float = 60) -> None:
     end = time.monotonic() + limit
     while time.monotonic() < end:
@@ -61,8 +71,29 @@ def wait_until_served(address: str, process: subprocess.Popen[bytes], log: Path,
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
-    """The app with an empty store. SIGINT at the end, as Ctrl-C would."""
-    home = tmp_path_factory.mktemp("served")
+    """The app with an empty store."""
+    with served(tmp_path_factory.mktemp("served")) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def full_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FullApp]:
+    """The app over a store of 10,000 runs and two comparisons with curves, for all tests that need no empty one."""
+    folder = tmp_path_factory.mktemp("full")
+    (folder / "home").mkdir()
+    store = folder / "home" / "store.sqlite"
+    fill(store)
+    curves = [
+        add_with_curves(store, "acceptability", "matthews_correlation"),
+        add_with_curves(store, "rank_probe", "r2"),
+    ]
+    with served(folder) as made:
+        yield FullApp(made.address, made.seconds_to_ready, made.home, made.process, curves)
+
+
+@contextmanager
+def served(home: Path) -> Iterator[App]:
+    """The app with its store in a folder. SIGINT at the end, as Ctrl-C would."""
     port = free_port()
     address = f"http://127.0.0.1:{port}/"
     environment = {**os.environ, "RANKLAB_HOME": str(home / "home"), "GRADIO_SERVER_PORT": str(port)}
@@ -84,7 +115,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
                 process.wait()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     with sync_playwright() as playwright:

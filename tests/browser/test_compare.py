@@ -12,7 +12,7 @@ from tests.browser.conftest import App, Visitor
 
 pytestmark = pytest.mark.browser
 
-LINE = 2  # of a method's three traces: band, band, line
+LINE = 1  # of a method's two traces: band, line
 SLACK = 5  # the bars are for a quiet machine; tests allow five times as much
 
 

@@ -188,27 +188,29 @@ def test_an_older_schema_is_migrated_after_a_backup(tmp_path, monkeypatch):
     file = tmp_path / "store.sqlite"
     with closing(Store(file)) as old:
         comparison_id = old.add(comparison(), "me")
+    before = len(schema.MIGRATIONS)
     added = ("ALTER TABLE comparisons ADD COLUMN title TEXT", "UPDATE comparisons SET title = 'kept'")
     monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, added))
     with closing(Store(file)) as new:
         assert [row.id for row in new.comparisons()] == [comparison_id]
     with closing(sqlite3.connect(file)) as plain:
         assert plain.execute("SELECT title FROM comparisons").fetchall() == [("kept",)]
-        assert plain.execute("PRAGMA user_version").fetchone() == (2,)
-    with closing(sqlite3.connect(tmp_path / "store.sqlite.v1.backup")) as backup:
+        assert plain.execute("PRAGMA user_version").fetchone() == (before + 1,)
+    with closing(sqlite3.connect(tmp_path / f"store.sqlite.v{before}.backup")) as backup:
         assert backup.execute("SELECT id FROM comparisons").fetchall() == [(comparison_id,)]
-        assert backup.execute("PRAGMA user_version").fetchone() == (1,)
+        assert backup.execute("PRAGMA user_version").fetchone() == (before,)
 
 
 def test_a_migration_that_fails_changes_nothing(tmp_path, monkeypatch):
     file = tmp_path / "store.sqlite"
     Store(file).close()
+    before = len(schema.MIGRATIONS)
     monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, ("CREATE TABLE more (a)", "SELECT nothing")))
     with pytest.raises(sqlite3.OperationalError):
         Store(file)
     with closing(sqlite3.connect(file)) as plain:
         assert plain.execute("SELECT name FROM sqlite_master WHERE name = 'more'").fetchall() == []
-        assert plain.execute("PRAGMA user_version").fetchone() == (1,)
+        assert plain.execute("PRAGMA user_version").fetchone() == (before,)
 
 
 def test_a_newer_schema_is_refused_untouched(tmp_path):

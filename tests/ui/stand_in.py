@@ -194,3 +194,6 @@ class StandInRuns:
 
     def comparisons(self) -> list[ComparisonRow]:
         return list(self.rows.values())
+
+    def recent(self, newest: int) -> list[ComparisonRow]:
+        return sorted(self.rows.values(), key=lambda row: row.number, reverse=True)

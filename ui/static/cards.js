@@ -1,6 +1,7 @@
 // One card per method: its look, its live figures, and the button that hides its curves. And the bars.
 
-import { breakable, bytes, duration, fixed, h, has, RANK_HELP, short, swatch, whole } from "./util.js";
+import { what } from "./define.js";
+import { breakable, bytes, duration, fixed, h, has, short, swatch, whole } from "./util.js";
 
 /** Everything live about one method, from its runs' points and its row of the table. */
 export function liveFigures(shown, look) {
@@ -61,19 +62,22 @@ export class Cards {
       card.score.textContent = has(live.score) ? `${fixed(live.score)}${has(live.std) ? " ± " + fixed(live.std) : ""}` : "";
       card.score.title = has(live.score) ? `${shown.metric}, ${live.final ? "mean of" : "last evaluation, mean of"} ${live.scored} seed(s)` : "";
       const entries = [
-        ["eff. rank", fixed(live.effective, 1), `effective ${RANK_HELP}`],
-        ["num. rank", fixed(live.numerical, 1), `numerical ${RANK_HELP}`],
-        ["trainable", whole(live.trainable), "trainable parameters, head left out"],
-        ["active", whole(live.active), "trainable parameters in use at the last step, head left out"],
-        ["nom. FLOPs", short(live.nominal), "the adapter's FLOPs so far, non-zeros only"],
-        ["exec. FLOPs", short(live.executed), "the adapter's FLOPs so far, as they ran"],
-        ["state", states(live.runs), "of this method's runs"],
-        ["time", duration(live.seconds), "of training, mean over seeds, evaluations left out"],
+        ["eff. rank", fixed(live.effective, 1), "effective_rank"],
+        ["num. rank", fixed(live.numerical, 1), "numerical_rank"],
+        ["trainable", whole(live.trainable), "trainable"],
+        ["active", whole(live.active), "active"],
+        ["nom. FLOPs", short(live.nominal), "nominal"],
+        ["exec. FLOPs", short(live.executed), "executed"],
+        ["state", states(live.runs), "state"],
+        ["time", duration(live.seconds), "time"],
       ];
-      const texts = entries.flat().join("|");
-      if (card.texts === texts) continue;
-      card.texts = texts;
-      card.figures.replaceChildren(...entries.map(([name, value, help]) => h("div", { title: help }, h("dt", {}, name), h("dd", {}, value))));
+      if (!card.values) {
+        card.values = entries.map(() => h("dd"));
+        card.figures.replaceChildren(...entries.map(([name, , key], place) => h("div", {}, h("dt", {}, what(key, name)), card.values[place])));
+      }
+      entries.forEach(([, value], place) => {
+        if (card.values[place].textContent !== value) card.values[place].textContent = value;
+      });
     }
   }
 }
@@ -85,19 +89,24 @@ function states(runs) {
 }
 
 const BARS = [
-  ["Trainable parameters", "head left out", [["trainable", ""]], whole],
-  ["Active parameters", "at the last step", [["active", ""]], whole],
-  ["Adapter FLOPs so far", "nominal: non-zeros only; executed: dense", [["nominal", "nominal"], ["executed", "executed"]], short],
-  ["Stored adapter", "head left out; known when a run has finished", [["stored", ""]], bytes],
+  ["Trainable parameters", "head left out", [["trainable", ""]], whole, "trainable"],
+  ["Active parameters", "at the last step", [["active", ""]], whole, "active"],
+  ["Adapter FLOPs so far", "nominal: non-zeros only; executed: dense", [["nominal", "nominal"], ["executed", "executed"]], short, "nominal"],
+  ["Stored adapter", "head left out; known when a run has finished", [["stored", ""]], bytes, "stored"],
 ];
 
 export function drawBars(root, shown) {
   const live = shown.labels.map((look) => ({ look, figures: liveFigures(shown, look) }));
-  root.replaceChildren(...BARS.map(([title, help, keys, format]) => {
+  const texts = JSON.stringify(live.map(({ look, figures: { runs, row, ...rest } }) => [look, rest]));
+  if (root.dataset.texts === texts) return;
+  root.dataset.texts = texts;
+  const focused = root.contains(document.activeElement) ? document.activeElement.dataset.what : null;
+  root.replaceChildren(...BARS.map(([title, help, keys, format, key]) => {
     const largest = Math.max(0, ...live.flatMap(({ figures }) => keys.map(([key]) => figures[key] ?? 0)));
-    return h("section", {}, h("h4", { title: help }, title, h("span.rl-sub", {}, ` ${help}`)),
+    return h("section", {}, h("h4", {}, title, " ", what(key), h("span.rl-sub", {}, ` ${help}`)),
       live.map(({ look, figures }) => barRows(look, figures, keys, largest, format)));
   }));
+  if (focused) root.querySelector(`[data-what="${focused}"]`)?.focus();
 }
 
 function barRows(look, figures, keys, largest, format) {

@@ -1,6 +1,15 @@
 // The live line charts. Plotly.react draws in place; `uirevision` keeps the visitor's zoom over updates.
 
+import { ChartTools } from "./charttools.js";
 import { has } from "./util.js";
+
+export const CONFIG = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["toImage", "select2d", "lasso2d", "autoScale2d"] };
+
+/** Resolves when Plotly's script is there. */
+export const plotly = new Promise((resolve) => {
+  const look = () => (window.Plotly ? resolve() : setTimeout(look, 30));
+  look();
+});
 
 export const AXES = { step: "step", seconds: "seconds of training", flops: "FLOPs executed" };
 
@@ -33,40 +42,69 @@ export function paper() {
   };
 }
 
+const POINTS_PER_PIXEL = 0.8; // of a line's points; more could not be told apart
+const LEAST_POINTS = 120;
+
 export class Chart {
   constructor(figure) {
     this.figure = figure;
     this.plot = figure.querySelector(".rl-plot");
+    this.plot.setAttribute("role", "img");
     this.note = figure.querySelector(".rl-note");
     this.visible = true;
     this.pending = null;
+    this.paper = () => palette().panel;
+    this.tools = new ChartTools(this);
+    plotly.then(() => this.pending && this.draw(this.pending));
     new IntersectionObserver((entries) => {
       this.visible = entries.at(-1).isIntersecting;
       if (this.visible && this.pending) this.draw(this.pending);
     }, { rootMargin: "200px" }).observe(figure);
     new ResizeObserver(() => {
-      if (this.drawn && this.plot.clientHeight !== this.drawn.height) this.draw(this.drawn.job);
+      if (this.drawn && this.plot.clientHeight && this.plot.clientHeight !== this.drawn.height) this.draw(this.drawn.job);
     }).observe(this.plot);
   }
 
-  /** lines: [{look, curve, hidden}]; guides: [{text, y}]; view: {axis, yTitle, log, revision, empty}. */
+  /**
+   * lines(detail): [{look, curve, hidden}] with as many points as `detail` asks for; guides: [{text, y}];
+   * view: {axis, yTitle, log, tozero, revision, empty, what, file}; raw(): every point, for a file; version: a text that
+   * is another one when the lines are. What is drawn already is not drawn again.
+   */
   draw(job) {
-    if (!this.visible || !window.Plotly) {
+    if (!this.visible || !window.Plotly || !this.plot.offsetParent) {
       this.pending = job;
       return;
     }
     this.pending = null;
-    this.drawn = { job, height: this.plot.clientHeight };
-    const { lines, guides, view } = job;
-    const drawn = lines.some((line) => line.curve.x.length);
-    this.note.textContent = drawn ? "" : view.empty;
-    this.figure.classList.toggle("rl-empty", !drawn);
+    const { guides, view, raw } = job;
+    const detail = this.detail(view);
+    const key = JSON.stringify([job.version, view, guides, detail, this.plot.clientHeight, palette()]);
+    if (this.drawn?.key === key) return;
+    const lines = job.lines(detail);
+    this.drawn = { job, key, lines, view, raw, height: this.plot.clientHeight };
+    const some = lines.some((line) => line.curve.x.length);
+    this.note.textContent = some ? "" : view.empty;
+    this.figure.classList.toggle("rl-empty", !some);
     const traces = lines.flatMap(bandAndLine);
-    if (drawn) traces.push(...guideTraces(guides, lines));
-    window.Plotly.react(this.plot, traces, this.layout(view), {
-      responsive: true,
-      displaylogo: false,
-      modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+    if (some) traces.push(...guideTraces(guides, lines));
+    window.Plotly.react(this.plot, traces, this.layout(view), CONFIG);
+    if (!this.listening) this.listen();
+    this.tools.update();
+  }
+
+  /** How many points a line is drawn with, and between which places of the x axis: all of it, or where it is zoomed. */
+  detail(view) {
+    const axis = this.plot.layout?.xaxis;
+    const same = this.drawn && this.drawn.view.revision === view.revision && this.drawn.view.axis === view.axis;
+    const points = Math.max(LEAST_POINTS, Math.round(POINTS_PER_PIXEL * this.plot.clientWidth));
+    return { points, range: same && axis && axis.autorange === false ? [...axis.range] : null };
+  }
+
+  /** A zoom shows finer points. */
+  listen() {
+    this.listening = true;
+    this.plot.on("plotly_relayout", (change) => {
+      if (Object.keys(change).some((name) => name.startsWith("xaxis"))) this.draw(this.drawn.job);
     });
   }
 
@@ -83,16 +121,19 @@ export class Chart {
   }
 }
 
+/** Two traces: the band, one closed outline that is only there where seeds differ, and the line. */
 function bandAndLine({ look, curve, hidden }) {
-  const common = { type: "scatter", x: curve.x, visible: !hidden, legendgroup: look.label };
-  const edge = { ...common, mode: "lines", line: { width: 0 }, hoverinfo: "skip" };
+  const common = { type: "scatter", legendgroup: look.label };
+  const wide = curve.n.some((n) => n > 1);
+  const band = wide ? { x: [...curve.x, ...curve.x.toReversed()], y: [...curve.high, ...curve.low.toReversed()] } : { x: [], y: [] };
   return [
-    { ...edge, y: curve.low },
-    { ...edge, y: curve.high, fill: "tonexty", fillcolor: translucent(look.colour, 0.16) },
+    { ...common, ...band, visible: !hidden && wide, mode: "lines", line: { width: 0 }, fill: "toself", fillcolor: translucent(look.colour, 0.16), hoverinfo: "skip" },
     {
       ...common,
-      name: escaped(look.label),
+      visible: !hidden,
+      x: curve.x,
       y: curve.y,
+      name: escaped(look.label),
       customdata: curve.n,
       mode: curve.x.length <= 30 ? "lines+markers" : "lines",
       line: { color: look.colour, dash: look.dash, width: 2 },

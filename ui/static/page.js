@@ -1,11 +1,15 @@
 // The Compare tab: what is shown, the polling, the buttons. The server keeps everything; this page only reads it.
 
+import { read as address, write } from "./address.js";
+import { plotly } from "./charts.js";
 import { Form } from "./form.js";
 import { Points } from "./points.js";
 import { Drawing } from "./shown.js";
 import { get, h, has, post, read, Refusal } from "./util.js";
 
 const LIVE = 700, RESTING = 5000; // milliseconds between polls
+
+const named = () => (address().c ? { id: address().c } : {});
 
 class Page {
   constructor(root) {
@@ -20,7 +24,7 @@ class Page {
   async open() {
     if (window.matchMedia("(max-width: 820px)").matches) this.find(".rl-formbox").open = false;
     try {
-      const first = window.ranklabFirst ? await read(await window.ranklabFirst) : await get("view");
+      const first = window.ranklabFirst ? await read(await window.ranklabFirst) : await get("view", named());
       window.ranklabFirst = null;
       this.take(first);
     } catch (error) {
@@ -52,9 +56,10 @@ class Page {
     on(".rl-reference", "change", () => this.refetchTable());
     on(".rl-copy", "click", () => navigator.clipboard?.writeText(this.find(".rl-command").textContent));
     on(".rl-project", "toggle", (event) => event.target.open && this.openMeasured());
-    document.addEventListener("visibilitychange", () => document.hidden || this.plan(0));
-    new MutationObserver(() => this.drawing.draw()).observe(document.body, { attributes: true, attributeFilter: ["class"] });
-    if (!window.Plotly) this.awaitPlotly();
+    document.addEventListener("visibilitychange", () => this.resting() || this.plan(0));
+    document.addEventListener("ranklab-address", ({ detail }) => this.follow(detail));
+    new MutationObserver(() => this.resting() || this.drawing.draw()).observe(document.body, { attributes: true, attributeFilter: ["class"] });
+    plotly.then(() => this.drawing.draw());
   }
 
   /** What the project itself measured; code and figures come when they are asked for. */
@@ -71,14 +76,6 @@ class Page {
     }
   }
 
-  awaitPlotly() {
-    const timer = setInterval(() => {
-      if (!window.Plotly) return;
-      clearInterval(timer);
-      this.drawing.draw();
-    }, 30);
-  }
-
   // --- reading ---
 
   plan(delay) {
@@ -86,8 +83,21 @@ class Page {
     this.timer = setTimeout(() => this.poll(), delay);
   }
 
+  /** Nobody looks at this tab now, so it asks nothing and draws nothing. */
+  resting() {
+    return document.hidden || !this.root.offsetParent;
+  }
+
+  /** The address has changed, or another tab was left for this one. */
+  follow({ tab, c }) {
+    if (tab !== "compare") return;
+    if (c && this.shown && c !== this.shown.id) this.show(c);
+    else if (this.shown) this.drawing.draw();
+    this.plan(0);
+  }
+
   async poll() {
-    if (document.hidden) return;
+    if (this.resting()) return;
     try {
       if (this.shown?.id) {
         if (!this.shown.shipped) await this.more();
@@ -142,7 +152,7 @@ class Page {
   async show(id) {
     try {
       this.take(await get("view", { id }));
-      history.replaceState(null, "", `#c=${encodeURIComponent(id)}`);
+      write({ c: id });
       this.plan(LIVE);
     } catch (error) {
       this.complain(error);
@@ -212,12 +222,7 @@ class Page {
   }
 }
 
-window.ranklab = {
-  mount(element) {
-    const root = element.querySelector(".rl");
-    if (root.dataset.mounted) return;
-    root.dataset.mounted = "yes";
-    new Page(root).open();
-  },
-};
-document.dispatchEvent(new Event("ranklab-ready"));
+/** Draws the tab and keeps it up to date while it is the one that is open. */
+export function mount(element) {
+  new Page(element.querySelector(".rl")).open();
+}

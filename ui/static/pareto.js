@@ -1,6 +1,7 @@
 // The Pareto front of any two figures. The server says which methods are on it; what lacks a figure is left out.
 
-import { escaped, palette, paper } from "./charts.js";
+import { CONFIG, escaped, palette, paper } from "./charts.js";
+import { what } from "./define.js";
 import { h, has } from "./util.js";
 
 export class Pareto {
@@ -9,6 +10,7 @@ export class Pareto {
     this.note = figure.querySelector(".rl-note");
     this.leftOut = figure.querySelector(".rl-left-out");
     this.figure = figure;
+    figure.querySelector(".rl-title").after(what("pareto"));
     this.selects = [".rl-pareto-x", ".rl-pareto-y"].map((name) => figure.querySelector(name));
     this.chosen = { x: "trainable", y: "mean" };
     this.selects.forEach((select, place) => select.addEventListener("change", () => {
@@ -34,11 +36,7 @@ export class Pareto {
     if (!window.Plotly || drawing === this.drawing) return;
     this.drawing = drawing;
     const front = drawn.length ? shown.pareto.fronts[`${x} ${y}`] : [];
-    window.Plotly.react(this.plot, [this.line(front, points), ...drawn.map((look) => this.point(look, points, front))], this.layout(measures), {
-      responsive: true,
-      displaylogo: false,
-      modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
-    });
+    window.Plotly.react(this.plot, [this.line(front, points), ...drawn.map((look) => this.point(look, points, front))], this.layout(measures), CONFIG);
   }
 
   offer(measures) {

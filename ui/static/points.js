@@ -2,7 +2,7 @@
 
 import { has, mean } from "./util.js";
 
-const DRAWN = 400; // points of a line; more than a chart has pixels for is not drawn
+const EVERYTHING = { points: Infinity, range: null };
 
 function firstFrom(sorted, step) {
   let low = 0, high = sorted.length;
@@ -38,12 +38,21 @@ function smoothed(values, weight) {
 export class Points {
   constructor() {
     this.runs = new Map();
+    this.versions = { step: 0, eval: 0, rank: 0 };
+  }
+
+  /** A number that rises with every new point of a part, or of what places it on the axis. */
+  version(part, axis = "step") {
+    return this.versions[part] + (axis === "step" ? 0 : this.versions.step);
   }
 
   merge(packed) {
     for (const [run, parts] of Object.entries(packed)) {
       if (!this.runs.has(run)) this.runs.set(run, { step: {}, eval: {}, rank: {} });
-      for (const part of ["step", "eval", "rank"]) append(this.runs.get(run)[part], parts[part]);
+      for (const part of ["step", "eval", "rank"]) {
+        append(this.runs.get(run)[part], parts[part]);
+        this.versions[part] += parts[part].step.length;
+      }
     }
   }
 
@@ -65,16 +74,16 @@ export class Points {
     return mean(known.filter((columns) => columns.step.at(-1) === last).map((columns) => columns[column].at(-1)).filter(has));
   }
 
-  /** Mean and range over the runs at every step that one of them has reached. */
-  curve(runs, part, column, axis, smoothing = 0) {
+  /**
+   * Mean and range over the runs at every step that one of them has reached.
+   * detail: {points, range}: about how many points to give, and the part of the axis where they are wanted finest.
+   */
+  curve(runs, part, column, axis, smoothing = 0, detail = EVERYTHING) {
     const known = runs.map((run) => this.runs.get(run)).filter((run) => run && run[part].step?.length);
-    const longest = Math.max(0, ...known.map((run) => run[part].step.at(-1)));
-    const count = Math.max(0, ...known.map((run) => run[part].step.length));
-    const stride = count > DRAWN ? Math.ceil(longest / DRAWN) : 1;
+    const keyOf = this.grid(known, part, axis, detail);
     const buckets = new Map();
-    for (const run of known) this.fill(buckets, run, part, column, axis, smoothing, stride);
-    const keys = [...buckets.keys()].sort((a, b) => a - b);
-    const groups = keys.map((key) => [...buckets.get(key).values()]);
+    known.forEach((run, place) => this.fill(buckets, run, place, part, column, axis, smoothing, keyOf));
+    const groups = [...buckets.values()].sort((a, b) => a.key - b.key).map((bucket) => bucket.points.filter(Boolean));
     const values = groups.map((group) => group.map((point) => point[1]));
     return {
       x: groups.map((group) => mean(group.map((point) => point[0]))),
@@ -85,16 +94,42 @@ export class Points {
     };
   }
 
-  fill(buckets, run, part, column, axis, smoothing, stride) {
+  /** From a step to the place it is drawn at: coarse over all of the axis, finer where it is zoomed. */
+  grid(known, part, axis, { points, range }) {
+    const longest = Math.max(1, ...known.map((run) => run[part].step.at(-1)));
+    const count = Math.max(0, ...known.map((run) => run[part].step.length));
+    const coarse = count > points ? Math.ceil(longest / points) : 1;
+    if (!range || coarse === 1) return (step) => Math.ceil(step / coarse) * coarse;
+    const inside = known.flatMap((run) => run[part].step.filter((step) => {
+      const x = this.position(run, step, axis);
+      return x >= range[0] && x <= range[1];
+    }));
+    const first = inside.reduce((low, step) => Math.min(low, step), longest), last = inside.reduce((high, step) => Math.max(high, step), 0);
+    const fine = Math.max(1, Math.ceil((last - first + 1) / points));
+    return (step) => {
+      const stride = step >= first && step <= last ? fine : coarse;
+      return Math.ceil(step / stride) * stride;
+    };
+  }
+
+  fill(buckets, run, place, part, column, axis, smoothing, keyOf) {
     const steps = run[part].step;
     const values = smoothing ? smoothed(run[part][column], smoothing) : run[part][column];
     for (let index = 0; index < steps.length; index++) {
       const x = this.position(run, steps[index], axis);
       if (!has(values[index]) || !has(x)) continue;
-      const key = Math.ceil(steps[index] / stride);
-      if (!buckets.has(key)) buckets.set(key, new Map());
-      buckets.get(key).set(run, [x, values[index]]);
+      const key = keyOf(steps[index]);
+      let bucket = buckets.get(key);
+      if (!bucket) buckets.set(key, (bucket = { key, points: [] }));
+      bucket.points[place] = [x, values[index]];
     }
+  }
+
+  /** Every point of a run as it was recorded: [{step, seconds, flops, value}]. */
+  raw(run, part, column) {
+    const found = this.runs.get(run);
+    const steps = found?.[part].step ?? [];
+    return steps.map((step, index) => ({ step, seconds: this.position(found, step, "seconds"), flops: this.position(found, step, "flops"), [column]: found[part][column][index] }));
   }
 
   /** Where a step lies on an axis: itself, or what the last step at or before it had used. */

@@ -2,6 +2,7 @@
 
 import { Cards, drawBars } from "./cards.js";
 import { Chart } from "./charts.js";
+import { keyOf, what } from "./define.js";
 import { Pareto } from "./pareto.js";
 import { Table } from "./table.js";
 import { duration, h, has, words } from "./util.js";
@@ -114,18 +115,30 @@ export class Drawing {
     const baseline = has(shown.baseline) ? [{ text: "baseline", y: shown.baseline }] : [];
     const metric = words(shown.metric ?? "score");
     const first = this.firstEvaluation();
-    const job = (part, column, smoothing, guides, view) => ({ lines: this.lines(part, column, smoothing), guides, view: { axis, revision, ...view } });
-    this.charts.score.draw(job("eval", "score", 0, baseline, { yTitle: metric, empty: this.waiting(first) }));
-    this.charts.loss.draw(job("step", "loss", settings.smoothing, [], { yTitle: "loss", log: settings.log, empty: this.waiting("The first point comes at step 1.") }));
-    this.charts.rank.draw(job("rank", settings.measure, 0, this.guides(), { yTitle: RANK_TITLES[settings.measure], tozero: true, empty: this.waiting(`The rank is measured at every evaluation, for methods that change weights by a low-rank update. ${first}`) }));
+    const job = (part, column, smoothing, guides, view) => ({
+      lines: (detail) => this.lines(part, column, smoothing, detail),
+      raw: () => this.raw(part, column),
+      version: [shown.points.version(part, axis), smoothing, column, ...this.hidden].join("|"),
+      guides,
+      view: { axis, revision, file: `ranklab-${shown.id}-${column}`, ...view },
+    });
+    this.charts.score.draw(job("eval", "score", 0, baseline, { yTitle: metric, what: keyOf(shown.metric), empty: this.waiting(first) }));
+    this.charts.loss.draw(job("step", "loss", settings.smoothing, [], { yTitle: "loss", what: "loss", log: settings.log, empty: this.waiting("The first point comes at step 1.") }));
+    this.charts.rank.draw(job("rank", settings.measure, 0, this.guides(), { yTitle: RANK_TITLES[settings.measure], what: `${settings.measure}_rank`, tozero: true, empty: this.waiting(`The rank is measured at every evaluation, for methods that change weights by a low-rank update. ${first}`) }));
   }
 
-  lines(part, column, smoothing) {
+  lines(part, column, smoothing, detail) {
     return this.shown.labels.map((look) => {
       const runs = this.shown.runs.filter((run) => run.label === look.label).map((run) => run.run);
-      const curve = this.shown.points.curve(runs, part, column, this.settings.axis, smoothing);
+      const curve = this.shown.points.curve(runs, part, column, this.settings.axis, smoothing, detail);
       return { look, curve, hidden: this.hidden.has(look.label) };
     });
+  }
+
+  /** Every point of the curves that are not hidden, as recorded. */
+  raw(part, column) {
+    const runs = this.shown.runs.filter((run) => !this.hidden.has(run.label));
+    return runs.flatMap((run) => this.shown.points.raw(run.run, part, column).map((row) => ({ method: run.label, seed: run.seed, run: run.run, ...row })));
   }
 
   guides() {

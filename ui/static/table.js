@@ -1,27 +1,29 @@
 // The results table: sortable by every column, figures of unfinished methods marked as "so far".
 
 import { liveFigures } from "./cards.js";
-import { breakable, bytes, duration, fixed, h, has, RANK_HELP, short, signed, swatch, whole, words } from "./util.js";
+import { keyOf, what } from "./define.js";
+import { breakable, bytes, duration, fixed, h, has, short, signed, swatch, whole, words } from "./util.js";
 
 const interval = (range) => (range ? ` [${signed(range[0])}, ${signed(range[1])}]` : "");
 
+// name, value to sort by, what is shown, class, definition
 const COLUMNS = [
   ["method", (row) => row.label, (row) => h("span.rl-cellname", {}, swatch(row.look), h("span", {}, breakable(row.label))), "text"],
-  ["score", (row) => row.score, (row) => [scoreCell(row), otherScores(row)]],
-  ["n", (row) => row.n, (row) => String(row.n)],
-  ["difference [95 %]", (row) => row.versus?.mean_difference, (row) => differenceCell(row), "", "paired by seed and batch order; the interval is over seeds, or says what else it is"],
-  ["p (Holm)", (row) => row.versus?.p_sign_flip, (row) => pCell(row), "", "two-sided sign-flip permutation test over six seeds or more; in parentheses with Holm's correction over methods"],
-  ["rank", (row) => row.rank?.numerical_mean ?? row.live.numerical, (row) => fixed(row.rank?.numerical_mean ?? row.live.numerical, 1), "", `numerical ${RANK_HELP}`],
-  ["eff. rank", (row) => row.rank?.effective_mean ?? row.live.effective, (row) => fixed(row.rank?.effective_mean ?? row.live.effective, 2), "", `effective ${RANK_HELP}`],
-  ["trainable", (row) => row.live.trainable, (row) => whole(row.live.trainable), "", "parameters that are trained, head left out"],
-  ["%", (row) => row.trainable_percent, (row) => fixed(row.trainable_percent, 2), "", "of the backbone's parameters"],
-  ["FLOPs nominal", (row) => row.adapter_flops_nominal, (row) => short(row.adapter_flops_nominal), "", "the adapter's, per token, forward, non-zeros only"],
-  ["executed", (row) => row.adapter_flops_executed, (row) => short(row.adapter_flops_executed), "", "the adapter's FLOPs per token, forward, as they run"],
-  ["vs LoRA", (row) => row.flops_vs_lora, (row) => (has(row.flops_vs_lora) ? fixed(row.flops_vs_lora, 2) + "×" : "–"), "", "nominal FLOPs against LoRA at the same rank"],
-  ["stored", (row) => row.stored_bytes, (row) => bytes(row.stored_bytes), "", "bytes of the adapter on disk, head left out"],
-  ["time", (row) => row.seconds ?? row.live.seconds, (row) => duration(row.seconds ?? row.live.seconds)],
-  ["ms/step", (row) => row.step_ms_median, (row) => fixed(row.step_ms_median, 1), "", "median over the steps"],
-  ["peak memory", (row) => row.peak_memory_bytes, (row) => bytes(row.peak_memory_bytes)],
+  ["score", (row) => row.score, (row) => [scoreCell(row), otherScores(row)], "", "score"],
+  ["n", (row) => row.n, (row) => String(row.n), "", "n"],
+  ["difference [95 %]", (row) => row.versus?.mean_difference, (row) => differenceCell(row), "", "difference"],
+  ["p (Holm)", (row) => row.versus?.p_sign_flip, (row) => pCell(row), "", "p_value"],
+  ["rank", (row) => row.rank?.numerical_mean ?? row.live.numerical, (row) => fixed(row.rank?.numerical_mean ?? row.live.numerical, 1), "", "numerical_rank"],
+  ["eff. rank", (row) => row.rank?.effective_mean ?? row.live.effective, (row) => fixed(row.rank?.effective_mean ?? row.live.effective, 2), "", "effective_rank"],
+  ["trainable", (row) => row.live.trainable, (row) => whole(row.live.trainable), "", "trainable"],
+  ["%", (row) => row.trainable_percent, (row) => fixed(row.trainable_percent, 2), "", "trainable_percent"],
+  ["FLOPs nominal", (row) => row.adapter_flops_nominal, (row) => short(row.adapter_flops_nominal), "", "nominal"],
+  ["executed", (row) => row.adapter_flops_executed, (row) => short(row.adapter_flops_executed), "", "executed"],
+  ["vs LoRA", (row) => row.flops_vs_lora, (row) => (has(row.flops_vs_lora) ? fixed(row.flops_vs_lora, 2) + "×" : "–"), "", "vs_lora"],
+  ["stored", (row) => row.stored_bytes, (row) => bytes(row.stored_bytes), "", "stored"],
+  ["time", (row) => row.seconds ?? row.live.seconds, (row) => duration(row.seconds ?? row.live.seconds), "", "time"],
+  ["ms/step", (row) => row.step_ms_median, (row) => fixed(row.step_ms_median, 1), "", "step_time"],
+  ["peak memory", (row) => row.peak_memory_bytes, (row) => bytes(row.peak_memory_bytes), "", "memory"],
 ];
 
 function scoreCell(row) {
@@ -62,16 +64,20 @@ export class Table {
       const live = liveFigures(shown, look);
       return { ...entry, look, live, score: live.score, metric: shown.metric, isReference: !entry.versus };
     });
-    const focused = document.activeElement?.closest(".rl-table th")?.cellIndex;
+    const text = JSON.stringify([rows.map(({ live: { runs, row, ...live }, ...rest }) => [live, rest]), this.sorted]);
+    if (text === this.text) return;
+    this.text = text;
+    const focused = this.element.contains(document.activeElement) ? document.activeElement.closest("th")?.cellIndex : undefined;
+    const within = document.activeElement?.classList.contains("rl-ask") ? ".rl-ask" : "button";
     this.element.replaceChildren(this.head(), h("tbody", {}, this.order(rows).map((row) => this.row(row))));
-    if (focused !== undefined) this.element.querySelectorAll("th button")[focused]?.focus();
+    if (focused !== undefined) this.element.querySelectorAll("thead th")[focused]?.querySelector(within)?.focus();
   }
 
   head() {
-    const cells = COLUMNS.map(([name, , , kind, help], index) => {
+    const cells = COLUMNS.map(([name, , , kind, key], index) => {
       const active = this.sorted.column === index;
-      const button = h("button", { type: "button", title: help ? `${help}; sort` : "sort", onclick: () => this.sort(index) }, name === "score" && this.shown.metric ? words(this.shown.metric) : name, active ? (this.sorted.up ? " ↑" : " ↓") : "");
-      return h("th", { scope: "col", class: kind || null, "aria-sort": active ? (this.sorted.up ? "ascending" : "descending") : null }, button);
+      const button = h("button", { type: "button", title: "sort", onclick: () => this.sort(index) }, name === "score" && this.shown.metric ? words(this.shown.metric) : name, active ? (this.sorted.up ? " ↑" : " ↓") : "");
+      return h("th", { scope: "col", class: kind || null, "aria-sort": active ? (this.sorted.up ? "ascending" : "descending") : null }, button, key ? what(key === "score" ? keyOf(this.shown.metric) : key) : null);
     });
     return h("thead", {}, h("tr", {}, cells));
   }

@@ -1,0 +1,159 @@
+// One run of the list: figures, settings, notes; export, resume, delete.
+
+import { bytes, duration, fixed, get, h, has, post, Refusal, short, signed, whole, words } from "./util.js";
+
+const LOOK = 700; // milliseconds between looks at an export
+const KINDS = { native: "native: the smallest, for this project", peft: "peft: a LoRA folder of Hugging Face PEFT", merged: "merged: a whole model" };
+
+export class RunPanel {
+  constructor(root, onChange) {
+    this.root = root;
+    this.onChange = onChange;
+    this.run = null;
+  }
+
+  async open(run) {
+    this.run = run;
+    try {
+      const found = await get("runs/run", { id: run });
+      if (this.run === run) this.draw(found);
+    } catch (error) {
+      this.root.replaceChildren(h("p.rl-problem", {}, error instanceof Refusal ? error.message : "The server does not answer."));
+      if (!(error instanceof Refusal || error instanceof TypeError)) throw error;
+    }
+  }
+
+  draw(found) {
+    this.said = h("p.rl-sub.rl-said", { role: "status" });
+    this.root.replaceChildren(...[
+      h("h3", {}, `${found.label}, seed ${found.seed}`),
+      h("p.rl-sub", {}, `${found.run} · ${found.state} · ${found.title}`),
+      found.error ? h("p.rl-problem", {}, found.error) : null,
+      this.actions(found),
+      this.exporter(found),
+      this.said,
+      figures(found),
+      this.note(found, found.run, found.note, "Note on this run"),
+      this.note(found, found.comparison, found.comparison_note, `Note on its comparison (${found.runs} run${found.runs === 1 ? "" : "s"})`),
+      config(found),
+    ].filter(Boolean));
+  }
+
+  actions(found) {
+    const show = h("button.rl-button.rl-small", { type: "button", onclick: () => window.ranklab.go("compare", { c: found.comparison }) }, "Show its comparison");
+    const report = h("a", { href: `ranklab/download?${new URLSearchParams({ id: found.comparison, format: "html" })}`, download: "" }, "Report");
+    const resume = found.resumable ? h("button.rl-button.rl-small", { type: "button", onclick: () => this.act(() => post("resume", { id: found.run }), "Queued again; it goes on from its last checkpoint.") }, "Resume") : null;
+    return h("div.rl-row-of", {}, show, resume, report, found.fixed ? null : this.remover(found));
+  }
+
+  remover(found) {
+    const what = found.runs === 1 ? "Delete" : `Delete its comparison (${found.runs} runs)`;
+    const remove = h("button.rl-button.rl-small.rl-remove", { type: "button" }, what);
+    remove.addEventListener("click", () => this.act(async () => {
+      await post("runs/delete", { id: found.comparison });
+      this.run = null;
+      this.root.replaceChildren(h("p.rl-sub", { role: "status" }, `Deleted. "Undo" is above the list.`));
+    }));
+    return remove;
+  }
+
+  async act(action, done = "") {
+    try {
+      await action();
+      this.said.textContent = done;
+      this.onChange();
+    } catch (error) {
+      this.said.textContent = error instanceof Refusal ? error.message : "The server does not answer.";
+      if (!(error instanceof Refusal || error instanceof TypeError)) throw error;
+    }
+  }
+
+  // --- notes ---
+
+  note(found, id, text, title) {
+    const box = h("textarea", { maxlength: "2000", rows: "2", "data-note": id, value: text, readonly: found.fixed });
+    const state = h("span.rl-sub", { "aria-live": "polite" });
+    let kept = text;
+    const keep = async () => {
+      if (box.value === kept) return;
+      const wanted = box.value;
+      try {
+        await post("runs/note", { id, text: wanted });
+        kept = wanted;
+        state.textContent = "kept";
+        this.onChange();
+      } catch (error) {
+        state.textContent = error instanceof Refusal ? error.message : "not kept: the server does not answer";
+        if (!(error instanceof Refusal || error instanceof TypeError)) throw error;
+      }
+    };
+    box.addEventListener("input", () => {
+      state.textContent = "";
+      clearTimeout(this.typing);
+      this.typing = setTimeout(keep, 600);
+    });
+    box.addEventListener("change", keep);
+    return h("label", {}, h("span", {}, title, " ", state), box);
+  }
+
+  // --- export ---
+
+  exporter(found) {
+    if (!found.formats.length) return null;
+    const kind = h("select", { "aria-label": "Format" }, found.formats.map((name) => h("option", { value: name }, KINDS[name])));
+    const start = h("button.rl-button.rl-small", { type: "button" }, "Export");
+    const state = h("span.rl-exported", { role: "status" });
+    start.addEventListener("click", () => this.export(found.run, kind.value, start, state));
+    return h("div.rl-row-of", {}, kind, start, state);
+  }
+
+  async export(run, kind, button, state) {
+    button.disabled = true;
+    state.textContent = "being made; the page can be used meanwhile";
+    try {
+      const { job } = await post("runs/export", { id: run, format: kind });
+      const found = await this.made(job);
+      if (found.state === "failed") throw new Refusal([{ field: "", message: found.message }]);
+      const link = h("a", { href: `ranklab/runs/archive?${new URLSearchParams({ job })}`, download: "" }, `Download ${kind}.zip`);
+      state.replaceChildren(link);
+      link.click();
+    } catch (error) {
+      state.textContent = error instanceof Refusal ? error.message : "The server does not answer.";
+      if (!(error instanceof Refusal || error instanceof TypeError)) throw error;
+    } finally {
+      button.disabled = false;
+    }
+  }
+
+  async made(job) {
+    for (;;) {
+      const found = await get("runs/exported", { job });
+      if (found.state !== "waiting") return found;
+      await new Promise((resolve) => setTimeout(resolve, LOOK));
+    }
+  }
+}
+
+function figures({ result, metric }) {
+  if (!result) return null;
+  const scores = Object.entries(result.score).sort(([a], [b]) => (b === metric) - (a === metric));
+  const entries = [
+    ...scores.map(([name, value]) => [words(name), fixed(value), "at the selected step, on the evaluation rows"]),
+    ["effective rank", fixed(result.rank?.effective_mean, 2), "mean over layers"],
+    ["numerical rank", fixed(result.rank?.numerical_mean, 1), "mean over layers"],
+    ["trainable", whole(result.trainable), "parameters, head left out"],
+    ["stored", bytes(result.stored_bytes), "bytes of the adapter, head left out"],
+    ["FLOPs nominal", short(result.adapter_flops_nominal), "the adapter's, per token, forward, non-zeros only"],
+    ["FLOPs executed", short(result.adapter_flops_executed), "the adapter's, per token, forward, as they run"],
+    ["time", duration(result.seconds), "of training"],
+    ["steps", whole(result.steps), ""],
+    ["learning rate", String(result.learning_rate), "peak"],
+    ["device", result.device_name ?? "–", "what times and memory are of"],
+    has(result.baseline_score) ? ["over baseline", signed(result.score[metric] - result.baseline_score), "score less that of the best constant answer"] : null,
+  ].filter(Boolean);
+  return h("dl.rl-figures", {}, entries.map(([name, value, help]) => h("div", { title: help }, h("dt", {}, name), h("dd", {}, value))));
+}
+
+function config(found) {
+  return h("details", {}, h("summary", {}, "What ran: every option and the environment"), h("pre", { tabindex: "0" }, JSON.stringify({ method: found.config, environment: found.environment }, null, 2)));
+}
