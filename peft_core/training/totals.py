@@ -43,7 +43,8 @@ class Totals:
 
     seconds: training time. waited: of it, choosing, assembling and moving batches. examples: rows trained on.
     flops: executed, all; module_flops: the method's own; nominal_flops: the method's own by the papers' formula, for
-    every token, non-zeros only (of pruned directions none), three times the forward's. passes: how many micro-batches of a (task, shape) were trained on.
+    every token, non-zeros only (of pruned directions none), three times the forward's. passes: how many
+    micro-batches of a (task, shape) were trained on.
     early_seconds, early_examples: those of the first `TIMED_FROM` steps.
     joules: of the whole device while the run had its turns; None where the device does not say.
     device_peak, host_peak: bytes, the largest while the run had its turns.
