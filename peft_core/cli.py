@@ -114,6 +114,9 @@ def _add_compare(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--preset", action="append", help="a paper's settings by their name in `presets`; may be repeated"
     )
+    parser.add_argument(
+        "--from", dest="start", metavar="RUN", help="go on from a finished run: its method, model, task and seed"
+    )
     seeds = parser.add_mutually_exclusive_group()
     seeds.add_argument("--seeds", metavar="N", help="seeds 0 to N-1")
     seeds.add_argument("--seed-list", metavar="3,7", help="these seeds")
