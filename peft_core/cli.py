@@ -194,12 +194,16 @@ def _add_export(commands: argparse._SubParsersAction) -> None:
     )
     export.add_argument("--to", required=True, metavar="DIR", help="a folder that is empty or does not exist")
     export.add_argument("--task", metavar="ID", help="whose head goes along, where several tasks were trained together")
+    export.add_argument("--model", help="its backbone, if not where the run had it")
     export.add_argument(
         "--push-to-hub", metavar="REPO", help="also owner/name of the Hub; asks for a token, or HF_TOKEN"
     )
     taken = _command(commands, "import", "an adapter folder becomes a run", "export", "import_folder")
     taken.add_argument("folder", metavar="DIR", help="a LoRA folder of PEFT, or a native one")
     taken.add_argument("--model", help="its backbone, if not where the folder says")
+    taken.add_argument("--task", help="score it on the evaluation rows of this task")
+    taken.add_argument("--task-option", action="append", default=[], metavar="KEY=VALUE")
+    taken.add_argument("--eval-rows", metavar="N", help="evaluation rows; empty: the task's default")
     inspect = _command(commands, "inspect", "rank report of an adapter made anywhere", "export", "inspect")
     inspect.add_argument("folder", metavar="DIR", help="a LoRA folder of PEFT, or a native one")
     inspect.add_argument("--compress", metavar="SHARE", help="also write an adapter with this share of the energy")

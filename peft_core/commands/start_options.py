@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from peft_core.records import START, ComparisonSpec, InputError, MethodSpec
+from peft_core.records import START, InputError, MethodSpec
 from peft_core.runs import stored_view
+from peft_core.runs.adopt import check_task
 from peft_core.runs.begun import started_from
 from peft_core.runs.folders import comparison_of
 
@@ -39,14 +40,3 @@ def with_start(run: str, values: dict[str, Any], training: dict[str, Any]) -> No
     values.setdefault("seeds", [row.seed])
     training.setdefault("max_length", spec.training.max_length)
     values["methods"] = [method, *values.get("methods", [])]
-
-
-def check_task(spec: ComparisonSpec) -> None:
-    """Refuses a comparison whose task is only a name: an adapter that was imported without one."""
-    from peft_core.training.data import chosen_tasks
-
-    try:
-        chosen_tasks(spec)
-    except InputError:
-        allowed = "it came along with an imported adapter and is no task that is known here; give one with --task"
-        raise InputError("task", spec.task, allowed) from None

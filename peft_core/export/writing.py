@@ -15,13 +15,16 @@ from peft_core.export.prefix_format import prefix_fits, save_prefix
 from peft_core.export.recipe import Trained, rebuild
 
 
-def export_run(finished: FinishedRun, kind: Format, to: Path, task: str | None = None) -> Trained:
+def export_run(
+    finished: FinishedRun, kind: Format, to: Path, task: str | None = None, model: str | None = None
+) -> Trained:
     """Writes a finished run's adapter with its card to a new folder, all of it or nothing.
 
     Args:
         kind: native: the smallest, read by this project. peft: for Hugging Face PEFT. merged: a whole model.
         to: a folder that is empty or does not exist.
         task: whose head goes along, where several tasks were trained together; a native folder has all of them.
+        model: where the backbone's weights are now, if not where the run had them.
 
     Raises:
         InputError: the folder is taken, the method has no such format, or the weights cannot be had.
@@ -30,7 +33,7 @@ def export_run(finished: FinishedRun, kind: Format, to: Path, task: str | None =
     recipe = finished.recipe()
     if kind == "native" and task is None:
         task = recipe.tasks[0].id
-    trained = rebuild(recipe, finished.folder, task)
+    trained = rebuild(recipe, finished.folder, task, model)
     if kind != "native":
         check_format(trained, kind)
     with new_folder(to) as folder:

@@ -20,8 +20,8 @@ def with_starts(spec: ComparisonSpec, find: FindView) -> ComparisonSpec:
     """The comparison with the options of the runs that its methods begin with.
 
     Raises:
-        InputError: a run that is unknown, has not finished, is of another method, seed or model, or an option that would
-            make other maps or masks of what it has learned.
+        InputError: a run that is unknown, has not finished, or is of another method, seed or model; an option that
+            would make something else of what it has learned.
     """
     methods = tuple(start_of_method(method, find) for method in spec.methods)
     for method in methods:

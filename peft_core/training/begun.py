@@ -50,7 +50,9 @@ class Starts:
         except (OSError, ValueError):
             recorded = None
         if not isinstance(recorded, dict):
-            raise InputError(f"{spec.method.id}.{START}", spec.method.start, "what it left is not on this disk any more")
+            raise InputError(
+                f"{spec.method.id}.{START}", spec.method.start, "what it left is not on this disk any more"
+            )
         for name in ("commit", "weights_sha256"):
             before, now = recorded.get(name), self.model.get(name)
             if before is not None and now is not None and before != now:

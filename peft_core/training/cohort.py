@@ -22,8 +22,8 @@ from peft_core.records import (
     run_specs,
 )
 from peft_core.training import plan as plans
-from peft_core.training.choice import Chooser
 from peft_core.training.begun import Starts
+from peft_core.training.choice import Chooser
 from peft_core.training.data import TaskData, chosen_tasks, load_data, provenance
 from peft_core.training.environment import environment, pick_device
 from peft_core.training.evaluate import mean_score, primary_metric
