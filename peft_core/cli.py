@@ -215,10 +215,11 @@ def _add_bench(commands: argparse._SubParsersAction) -> None:
     parser = _command(commands, "bench", "measure side by side, as ratios from one process", "bench", "bench")
     parser.add_argument(
         "--what",
-        choices=("step", "memory", "rank", "plan"),
+        choices=("step", "memory", "rank", "plan", "inference"),
         default="step",
         help="step: time and memory of a training step; memory: what lives in a step, by the number of branches; "
-        "rank: the rank of an update from its factors beside an SVD; plan: a whole comparison, executed in every way",
+        "rank: the rank of an update from its factors beside an SVD; plan: a whole comparison, executed in every way; "
+        "inference: an adapter beside its backbone, and merged into it",
     )
     parser.add_argument("--against", choices=("peft",), help="a peer beside ours")
     parser.add_argument(

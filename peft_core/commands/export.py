@@ -36,9 +36,9 @@ def export(options: argparse.Namespace) -> int:
     document = {"id": run, "format": options.format, "folder": str(to), "files": files, "repository": None}
     messages.print(f"{run} is at {to} ({sum(files.values()):,} bytes)", markup=False, soft_wrap=True)
     if repository is not None and token is not None:
-        from peft_core.export.hub import push_folder
+        from peft_core.export.hub import message_of, push_folder
 
-        document["repository"] = push_folder(to, repository, token, f"Add {finished.row.label} ({options.format})")
+        document["repository"] = push_folder(to, repository, token, message_of(finished, options.format))
         messages.print(f"pushed to {document['repository']}", markup=False)
     if options.json:
         print_json(document)
