@@ -11,8 +11,10 @@ from peft_core.export.folders import check_target, new_folder, write_json
 from peft_core.export.merge import check_merged, save_merged
 from peft_core.export.native import RESULT, save_native
 from peft_core.export.peft_format import OWN, check_peft, save_peft
-from peft_core.export.prefix_format import prefix_fits, save_prefix
+from peft_core.export.prefix_format import obstacle, prefix_fits, save_prefix
 from peft_core.export.recipe import Trained, rebuild
+from peft_core.methods import get_method
+from peft_core.records import InputError
 
 
 def export_run(
@@ -54,8 +56,10 @@ def check_format(trained: Trained, kind: Format) -> None:
     """Refuses a format that the method does not have: InputError."""
     if kind == "merged":
         check_merged(trained)
-    elif not prefix_fits(trained):
+    elif get_method(trained.recipe.method).family != "prefix":
         check_peft(trained)
+    elif (why := obstacle(trained)) is not None:
+        raise InputError("format", "peft", f"{trained.recipe.method} cannot be one: {why}; native can be had instead")
 
 
 def save_format(trained: Trained, kind: Format, folder: Path) -> None:
