@@ -55,12 +55,20 @@ def check_own_login(repository: str, token: str | None) -> str:
     if token is None or not token.strip():
         raise InputError(FIELD, repository, "log in with an account of your own first; no other login is used")
     token = check_token(token)
-    if public_mode():
-        from huggingface_hub import get_token
-
-        if hmac.compare_digest(token, get_token() or ""):
-            raise InputError(FIELD, repository, "on a public installation only a visitor's own login may push")
+    if public_mode() and any(hmac.compare_digest(token, known) for known in _logins_of_the_owner()):
+        raise InputError(FIELD, repository, "on a public installation only a visitor's own login may push")
     return token
+
+
+def _logins_of_the_owner() -> list[str]:
+    """What the environment and the stored login of this installation hold."""
+    from huggingface_hub import constants, get_token
+
+    try:
+        stored = Path(constants.HF_TOKEN_PATH).read_text(encoding="utf-8", errors="ignore").strip()
+    except OSError:
+        stored = ""
+    return [(get_token() or "").strip(), stored]
 
 
 def push_run(finished: FinishedRun, kind: Format, repository: str, token: str | None, task: str | None = None) -> str:

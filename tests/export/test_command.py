@@ -243,29 +243,27 @@ for token in sys.argv[2:]:
 """
 
 
-@pytest.mark.parametrize("kept", ["environment", "stored login"])
-def test_on_a_public_page_only_a_visitors_own_login_pushes(store, tmp_path, kept):
-    """The owner's login may write everywhere and is refused; the visitor's token leaves no trace."""
-    owner = "hf_" + "ownerownerowner"
-    with HubServer(tmp_path / "hub", writers={TOKEN: "me", owner: "me"}) as hub:
+def test_on_a_public_page_only_a_visitors_own_login_pushes(store, tmp_path):
+    """The owner's logins may write everywhere and are refused; the visitor's token leaves no trace."""
+    owner, stored = "hf_" + "ownerownerowner", "hf_" + "storedstoredstored"
+    with HubServer(tmp_path / "hub", writers={TOKEN: "me", owner: "me", stored: "me"}) as hub:
         own = {"RANKLAB_HOME": str(store.home), "RANKLAB_PUBLIC": "1", "TMPDIR": str(tmp_path / "scratch")}
         (tmp_path / "scratch").mkdir()
         (tmp_path / "hf").mkdir()
-        if kept == "environment":
-            own["HF_TOKEN"] = owner
-        else:
-            (tmp_path / "hf" / "token").write_text(owner)
+        own["HF_TOKEN"] = owner
+        (tmp_path / "hf" / "token").write_text(stored)
         (tmp_path / "visit.py").write_text(VISIT)
-        done = asked(hub, tmp_path, tmp_path / "visit.py", store.runs[LORA], TOKEN, "", owner, PYTHONPATH=".", **own)
+        given = (store.runs[LORA], TOKEN, "", owner, stored)
+        done = asked(hub, tmp_path, tmp_path / "visit.py", *given, PYTHONPATH=".", **own)
         said = done.stdout.splitlines()
-        assert len(said) == 5, done.stderr
+        assert len(said) == 7, done.stderr
         assert said[0].endswith("me/mine"), "the visitor's"
         assert "log in with an account of your own" in said[1] and "log in with an account of your own" in said[2]
         assert all("only a visitor's own login" in line for line in said[3:])
         assert hub.commit_messages == ["Add lora:rank=8 (peft)"]
         assert {"README.md", "adapter_config.json", "adapter_model.safetensors"} <= set(hub.files("models", "me/mine"))
         assert not list((tmp_path / "scratch").iterdir()), "nothing is left on the disk"
-        for secret in (TOKEN, owner):
+        for secret in (TOKEN, owner, stored):
             assert secret not in done.stdout + done.stderr
         for path in (path for path in tmp_path.rglob("*") if path.is_file()):
             assert TOKEN.encode() not in path.read_bytes(), path
