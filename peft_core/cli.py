@@ -115,6 +115,9 @@ def _add_compare(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--preset", action="append", help="a paper's settings by their name in `presets`; may be repeated"
     )
+    parser.add_argument(
+        "--from", dest="start", metavar="RUN", help="go on from a finished run: its method, model, task and seed"
+    )
     seeds = parser.add_mutually_exclusive_group()
     seeds.add_argument("--seeds", metavar="N", help="seeds 0 to N-1")
     seeds.add_argument("--seed-list", metavar="3,7", help="these seeds")
@@ -204,12 +207,16 @@ def _add_export(commands: argparse._SubParsersAction) -> None:
     )
     export.add_argument("--to", required=True, metavar="DIR", help="a folder that is empty or does not exist")
     export.add_argument("--task", metavar="ID", help="whose head goes along, where several tasks were trained together")
+    export.add_argument("--model", help="its backbone, if not where the run had it")
     export.add_argument(
         "--push-to-hub", metavar="REPO", help="also owner/name of the Hub; asks for a token, or HF_TOKEN"
     )
     taken = _command(commands, "import", "an adapter folder becomes a run", "export", "import_folder")
     taken.add_argument("folder", metavar="DIR", help="a LoRA folder of PEFT, or a native one")
     taken.add_argument("--model", help="its backbone, if not where the folder says")
+    taken.add_argument("--task", help="score it on the evaluation rows of this task")
+    taken.add_argument("--task-option", action="append", default=[], metavar="KEY=VALUE")
+    taken.add_argument("--eval-rows", metavar="N", help="evaluation rows; empty: the task's default")
     inspect = _command(commands, "inspect", "rank report of an adapter made anywhere", "export", "inspect")
     inspect.add_argument("folder", metavar="DIR", help="a LoRA folder of PEFT, or a native one")
     inspect.add_argument("--compress", metavar="SHARE", help="also write an adapter with this share of the energy")
@@ -221,10 +228,11 @@ def _add_bench(commands: argparse._SubParsersAction) -> None:
     parser = _command(commands, "bench", "measure side by side, as ratios from one process", "bench", "bench")
     parser.add_argument(
         "--what",
-        choices=("step", "memory", "rank", "plan"),
+        choices=("step", "memory", "rank", "plan", "inference"),
         default="step",
         help="step: time and memory of a training step; memory: what lives in a step, by the number of branches; "
-        "rank: the rank of an update from its factors beside an SVD; plan: a whole comparison, executed in every way",
+        "rank: the rank of an update from its factors beside an SVD; plan: a whole comparison, executed in every way; "
+        "inference: an adapter beside its backbone, and merged into it",
     )
     parser.add_argument("--against", choices=("peft",), help="a peer beside ours")
     parser.add_argument(

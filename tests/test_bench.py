@@ -31,6 +31,21 @@ def test_a_step_is_measured_beside_the_floor_and_a_peer(capsys):
     assert floor["step_vs_floor"] == 1 and floor["peak_bytes"] < min(row["peak_bytes"] for row in found["rows"][:-1])
 
 
+def test_merged_inference_is_measured_beside_unmerged_and_answers_the_same(capsys):
+    pytest.importorskip("peft")
+    found = bench(capsys, "--model", "tiny-text", "--what", "inference", "--against", "peft")
+    rows = {row["label"]: row for row in found["rows"]}
+    assert len(rows) == 7 and sum(label.endswith(", merged") for label in rows) == 3
+    assert found["largest_difference_to_merged"].keys() == {label for label in rows if f"{label}, merged" in rows}
+    assert max(found["largest_difference_to_merged"].values()) < 1e-5
+    for label, row in rows.items():
+        assert row["rows_per_second"] == pytest.approx(2000 / row["ms_median"])
+        assert (row["time_vs_merged"] is None) == (label == "the backbone alone")
+        if label.endswith(", merged"):
+            assert row["time_vs_merged"] == 1
+    assert rows["the backbone alone"]["time_vs_bare"] == 1
+
+
 def test_a_plain_implementation_has_d_times_the_adapter_and_its_optimizer(capsys):
     found = bench(capsys, "--model", "tiny-text", "--what", "memory")
     assert found["plain_over_ours"]["adapter_bytes"] == found["plain_over_ours"]["optimizer_bytes"] == 4

@@ -24,6 +24,7 @@ from peft_core.report.reproduction import MISSING, shipped_reproduction, shown
 from peft_core.report.series import labels
 from peft_core.report.wire import packed
 from peft_core.runs import ranks_of_method, with_learned_ranks
+from peft_core.runs.adopt import check_task
 from ui.engine import Engine
 from ui.form import (
     FieldError,
@@ -206,8 +207,14 @@ class Service:
             raise FormError([FieldError(field_of(error, spec), str(error))]) from None
 
     def again(self, comparison_id: str) -> str:
-        """Queue a shown comparison anew."""
-        return self._submit(self._view(comparison_id).comparison.spec)
+        """Queue a shown comparison anew. An imported one trains from nothing on the task that it names."""
+        row = self._view(comparison_id).comparison
+        if row.environment.get("imported"):
+            try:
+                check_task(row.spec)
+            except InputError as error:
+                raise FormError([FieldError("task", str(error))]) from None
+        return self._submit(row.spec)
 
     def _submit(self, spec: ComparisonSpec) -> str:
         try:

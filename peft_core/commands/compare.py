@@ -16,6 +16,7 @@ from rich.table import Table
 from peft_core.commands._output import messages, print_json
 from peft_core.commands.data import task_options
 from peft_core.commands.preset_options import with_presets
+from peft_core.commands.start_options import with_start
 from peft_core.records import (
     ComparisonSpec,
     InputError,
@@ -28,7 +29,7 @@ from peft_core.records import (
     parse_scalar,
 )
 from peft_core.report import report_html, results_document
-from peft_core.runs import Supervisor, example_spec, home, stored_view, with_learned_ranks
+from peft_core.runs import Supervisor, example_spec, home, stored_view, with_learned_ranks, with_starts
 
 _TRAINING = tuple(TrainingConfig.model_fields)
 _SPEC = ("model", "task", "train_rows", "eval_rows", "data_seed", "plan")
@@ -40,7 +41,7 @@ def compare(options: argparse.Namespace) -> int:
 
     asked = read_spec(options)
     place = _place_of(options.reference, asked)
-    spec = with_learned_ranks(asked, stored_view)
+    spec = with_starts(with_learned_ranks(asked, stored_view), stored_view)
     check(spec)
     out = _folder(options.out)
     with Supervisor(home()) as supervisor:
@@ -86,6 +87,8 @@ def read_spec(options: argparse.Namespace) -> ComparisonSpec:
         values["seeds"] = [parse_scalar(seed) for seed in options.seed_list.split(",")]
     if options.preset:
         with_presets(options.preset, values, training)
+    if options.start:
+        with_start(options.start, values, training)
     values.setdefault("methods", example_spec().methods)
     values["training"] = checked(TrainingConfig, training, prefix="training.")
     spec = checked(ComparisonSpec, values)

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from peft_core.commands._output import messages, print_json, print_table
-from peft_core.records import InputError, View, public_mode
+from peft_core.commands.data import task_options
+from peft_core.records import InputError, View, parse_scalar, public_mode
 from peft_core.runs import home, stored_view
 from peft_core.runs.folders import comparison_folder, comparison_of
 
@@ -30,14 +31,14 @@ def export(options: argparse.Namespace) -> int:
     view = stored_view(comparison)
     run = _run_of(options.id, view)
     finished = FinishedRun.of(view, run, comparison_folder(home(), comparison) / run / "adapter")
-    export_run(finished, options.format, to, options.task)
+    export_run(finished, options.format, to, options.task, options.model)
     files = {path.name: path.stat().st_size for path in sorted(to.iterdir())}
     document = {"id": run, "format": options.format, "folder": str(to), "files": files, "repository": None}
     messages.print(f"{run} is at {to} ({sum(files.values()):,} bytes)", markup=False, soft_wrap=True)
     if repository is not None and token is not None:
-        from peft_core.export.hub import push_folder
+        from peft_core.export.hub import message_of, push_folder
 
-        document["repository"] = push_folder(to, repository, token, f"Add {finished.row.label} ({options.format})")
+        document["repository"] = push_folder(to, repository, token, message_of(finished, options.format))
         messages.print(f"pushed to {document['repository']}", markup=False)
     if options.json:
         print_json(document)
@@ -46,33 +47,32 @@ def export(options: argparse.Namespace) -> int:
 
 def import_folder(options: argparse.Namespace) -> int:
     """Puts an adapter of a folder into the store as a finished run."""
-    from peft_core.export.imported_run import rank_record, result_of_import, spec_of
+    from peft_core.export.imported_run import ImportedRun
     from peft_core.export.importing import read_adapter
     from peft_core.runs.adopt import adopt
 
     folder = Path(options.folder).expanduser().resolve()
-    imported = read_adapter(folder, options.model)
+    asked = _task_of(options)
     with tempfile.TemporaryDirectory() as scratch:
-        imported.write(Path(scratch))
-        result, ranks = result_of_import(imported, Path(scratch))
-        facts = {
-            "environment": {"model": imported.recipe.model.model_dump(exclude_none=True), "imported": folder.name},
-            "metric": next(iter(result.score)),
-            "baseline_score": result.baseline_score,
-        }
-        run = adopt(
-            home(),
-            spec_of(imported),
-            facts,
-            imported.recipe.config,
-            result,
-            lambda name: rank_record(name, result.selected_step, ranks),
-            Path(scratch),
-        )
-    messages.print(f"{folder.name} is the run {run}", markup=False, soft_wrap=True)
+        made = ImportedRun.of(read_adapter(folder, options.model), Path(scratch), asked)
+        run = adopt(home(), made.spec, made.facts(folder.name), made.config, made.result, made.records, Path(scratch))
+    said = f"; {made.result.split}" if asked else ""
+    messages.print(f"{folder.name} is the run {run}{said}", markup=False, soft_wrap=True)
     if options.json:
-        print_json({"id": run, "method": imported.recipe.method, "model": imported.recipe.model.id})
+        score = {name: value for name, value in made.result.score.items() if value is not None}
+        print_json({"id": run, "method": made.method, "model": made.spec.model, "score": score or None})
     return 0
+
+
+def _task_of(options: argparse.Namespace) -> dict[str, Any] | None:
+    """What of a comparison the options say: the task to score an imported adapter on; None where there is none."""
+    if options.task is None:
+        for name in ("task_option", "eval_rows"):
+            if getattr(options, name):
+                raise InputError(name, getattr(options, name), "it takes a --task to score the adapter on")
+        return None
+    rows = None if options.eval_rows is None else parse_scalar(options.eval_rows)
+    return {"task": options.task, "task_options": task_options(options.task_option), "eval_rows": rows}
 
 
 def inspect(options: argparse.Namespace) -> int:

@@ -66,11 +66,11 @@ def budget(options: argparse.Namespace) -> int:
     """Prints what methods cost on a model."""
     from peft_core.backbones import local_only
     from peft_core.budget import budget as compute
-    from peft_core.runs import ranks_of_method, stored_view
+    from peft_core.runs import ranks_of_method, start_of_method, stored_view
 
     reference = MethodSpec.parse(options.flops_reference) if options.flops_reference else None
     parsed, tasks = [MethodSpec.parse(text) for text in options.method], _tasks(options.tasks)
-    asked = [ranks_of_method(method, stored_view) for method in parsed]
+    asked = [start_of_method(ranks_of_method(method, stored_view), stored_view) for method in parsed]
     with nullcontext() if options.fetch else local_only():
         methods, changes = _locked(options, asked, tasks)
         entries = compute(options.model, methods, reference, tasks)

@@ -10,7 +10,7 @@ from peft_core import __version__
 from peft_core.export.finished import FinishedRun, Spread
 from peft_core.export.names import public_name, public_sentence, public_value
 from peft_core.export.recipe import Trained
-from peft_core.methods import get_method, method_of_part
+from peft_core.methods import Method, get_method, method_of_part
 
 Format = Literal["native", "peft", "merged"]
 CURVE = "curve.svg"
@@ -23,8 +23,7 @@ def model_card(finished: FinishedRun, trained: Trained, kind: Format) -> str:
     sections = [
         _front_matter(finished, trained, kind),
         f"# {method.title} on {model}",
-        f"{_what(kind)} Trained with {method.title} ({method.source}) on {_code(_tasks(finished))}, seed "
-        f"{finished.row.seed}, by RankLab {__version__}.",
+        f"{_what(kind)} {_origin(finished, method)}",
         _scores(finished),
         f"![{finished.metric} over steps]({CURVE})",
         _figures(finished),
@@ -59,6 +58,14 @@ def _front_matter(finished: FinishedRun, trained: Trained, kind: Format) -> str:
     return "\n".join(["---", *(f"{key}: {json.dumps(value)}" for key, value in values.items()), "---"])
 
 
+def _origin(finished: FinishedRun, method: Method) -> str:
+    task, seed = _code(_tasks(finished)), finished.row.seed
+    if (name := finished.imported) is not None:
+        trained = "" if finished.result.steps == 0 else f" Trained with seed {seed}."
+        return f"{method.title} ({method.source}) on {task}; RankLab {__version__} read it from {_code(name)}.{trained}"
+    return f"Trained with {method.title} ({method.source}) on {task}, seed {seed}, by RankLab {__version__}."
+
+
 def _what(kind: Format) -> str:
     return {
         "native": "An adapter in RankLab's own format.",
@@ -86,7 +93,9 @@ def _spread(spread: Spread) -> str:
 
 def _figures(finished: FinishedRun) -> str:
     result = finished.result
+    begun = result.begun_from
     lines = [
+        *([f"- began with what the run {_plain(begun)} had learned"] if begun else []),
         f"- {result.trainable:,} trained parameters ({result.trainable_percent:.3g} % of the backbone), and "
         f"{result.head_parameters:,} of the head",
         f"- stored in the native format: {result.stored_bytes:,} bytes, and {result.head_bytes:,} of the head",
@@ -153,13 +162,17 @@ def _base(trained: Trained, model: str) -> tuple[str, str]:
 
 def _configuration(finished: FinishedRun) -> dict[str, Any]:
     spec, plan = finished.view.comparison.spec, finished.view.comparison.plan
-    return {
+    found = {
         "method": finished.row.method.id,
         "options": finished.row.config,
         "seed": finished.row.seed,
         "model": spec.model,
         "task": spec.task,
         "task_options": spec.task_options,
+    }
+    if finished.imported is not None:  # how it was trained is not known
+        return found
+    return found | {
         "data_seed": spec.data_seed,
         "learning_rate": finished.result.learning_rate,
         "training": spec.training.model_dump(exclude={"learning_rate"}),

@@ -50,6 +50,12 @@ class FinishedRun:
         """The score that counts."""
         return self.view.comparison.metric or next(iter(self.result.score))
 
+    @property
+    def imported(self) -> str | None:
+        """Name of the folder that it was imported from; None for a run that was trained here."""
+        name = self.view.comparison.environment.get("imported")
+        return str(name) if name else None
+
     def recipe(self) -> Recipe:
         """What makes the run's adapter again."""
         comparison = self.view.comparison

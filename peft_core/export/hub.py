@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hmac
 import re
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -10,7 +12,10 @@ from typing import TypeVar
 from peft_core import __version__
 from peft_core.backbones._hub_calls import HubUnavailable, attempted
 from peft_core.backbones._hub_ids import hub_id
-from peft_core.records import InputError
+from peft_core.export.card import Format
+from peft_core.export.finished import FinishedRun
+from peft_core.export.writing import export_run
+from peft_core.records import InputError, public_mode
 
 T = TypeVar("T")
 FIELD = "push_to_hub"
@@ -38,6 +43,60 @@ def check_token(token: str) -> str:
     return token.strip()
 
 
+def check_own_login(repository: str, token: str | None) -> str:
+    """The token of whoever asks for a push; on a public installation never the login of its owner.
+
+    Args:
+        token: what the visitor's own login gave (on a Space, OAuth), or was typed.
+
+    Raises:
+        InputError: there is none, it cannot be one, or a stranger would push with the owner's.
+    """
+    if token is None or not token.strip():
+        raise InputError(FIELD, repository, "log in with an account of your own first; no other login is used")
+    token = check_token(token)
+    if public_mode() and any(hmac.compare_digest(token, known) for known in _logins_of_the_owner()):
+        raise InputError(FIELD, repository, "on a public installation only a visitor's own login may push")
+    return token
+
+
+def _logins_of_the_owner() -> list[str]:
+    """What the environment and the stored login of this installation hold."""
+    from huggingface_hub import constants, get_token
+
+    try:
+        stored = Path(constants.HF_TOKEN_PATH).read_text(encoding="utf-8", errors="ignore").strip()
+    except OSError:
+        stored = ""
+    return [(get_token() or "").strip(), stored]
+
+
+def push_run(finished: FinishedRun, kind: Format, repository: str, token: str | None, task: str | None = None) -> str:
+    """Exports a finished run and pushes it, for a page: nothing is left on this disk.
+
+    Args:
+        token: of the visitor, passed on and kept nowhere.
+        task: as in `export_run`.
+
+    Returns:
+        The repository's address.
+
+    Raises:
+        InputError: no login of the visitor's own, a format that the method does not have, or a refusal of the Hub.
+    """
+    check_repository(repository)
+    token = check_own_login(repository, token)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "exported"
+        export_run(finished, kind, folder, task)
+        return push_folder(folder, repository, token, message_of(finished, kind))
+
+
+def message_of(finished: FinishedRun, kind: Format) -> str:
+    """What a commit with the exported run says."""
+    return f"Add {finished.row.label} ({kind})"
+
+
 def push_folder(folder: Path, repository: str, token: str, message: str) -> str:
     """Uploads all files of a folder in one commit to a model repository, which is made where there is none.
 
@@ -53,7 +112,7 @@ def push_folder(folder: Path, repository: str, token: str, message: str) -> str:
         InputError: one sentence for a name, a token or an answer of the Hub with which nothing is pushed.
     """
     check_repository(repository)
-    token = check_token(token)
+    token = check_own_login(repository, token)
     from huggingface_hub import HfApi, constants
 
     if constants.is_offline_mode():

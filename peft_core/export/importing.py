@@ -22,7 +22,7 @@ from peft_core.export.lora_folder import LoraFolder, LoraLayer, read_lora_folder
 from peft_core.export.names import public_name
 from peft_core.export.native import RESULT, is_native, read_native
 from peft_core.export.peft_format import OWN, PREFIX
-from peft_core.export.recipe import ModelFacts, Recipe
+from peft_core.export.recipe import ModelFacts, Recipe, check_here
 from peft_core.methods import method_of_part, resolve
 from peft_core.methods._masks import GENERATOR_VERSION
 from peft_core.methods._rank_pattern import write_pattern
@@ -56,12 +56,20 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 class Imported:
     """An adapter that was read and fits its backbone.
 
-    write: fills a folder as a run keeps its adapter. measured: the result that came along, None where none did.
+    values: writes its tensors and those of its head to a folder. measured: the result that came along, None where none
+    did. labelled: False where it has classes and their order is not known.
     """
 
     recipe: Recipe
-    write: Callable[[Path], None]
+    values: Callable[[Path], None]
     measured: RunResult | None = None
+    labelled: bool = True
+
+    def write(self, to: Path) -> None:
+        """Fills a folder as a run keeps its adapter."""
+        to.mkdir(parents=True, exist_ok=True)
+        self.values(to)
+        _describe(self.recipe, to)
 
 
 def read_adapter(folder: Path, model: str | None = None) -> Imported:
@@ -81,13 +89,11 @@ def read_adapter(folder: Path, model: str | None = None) -> Imported:
     if model is not None:
         recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"id": model, "commit": None})})
 
-    def write(to: Path) -> None:
-        to.mkdir(parents=True, exist_ok=True)
+    def values(to: Path) -> None:
         for name in (ADAPTER, HEAD):
             shutil.copyfile(folder / name, to / name)
-        _describe(recipe, to)
 
-    return Imported(recipe, write, _measured(folder))
+    return Imported(recipe, values, _measured(folder))
 
 
 def _measured(folder: Path) -> RunResult | None:
@@ -125,8 +131,7 @@ def _of_lora(found: LoraFolder, model: str | None) -> Imported:
     config = resolve(MethodSpec(id=method.id, options={"rank_pattern": write_pattern(ranks, "imported")}))
     recipe = Recipe(model=base, method=method.id, config=config.model_dump(), seed=0, tasks=(facts,))
 
-    def write(to: Path) -> None:
-        to.mkdir(parents=True, exist_ok=True)
+    def values(to: Path) -> None:
         tensors: dict[str, Tensor] = {}
         with found.opened() as file:
             for layer in found.layers:
@@ -134,15 +139,17 @@ def _of_lora(found: LoraFolder, model: str | None) -> Imported:
                 if pair.rank > min(pair.shape):
                     pair = decomposed(pair).cut(min(pair.shape), pair.left)
                 tensors |= {f"{site.name}.A": pair.right, f"{site.name}.B": pair.left}
-            values = {own: file.get_tensor(stored) for own, stored in head.items()}
-        for path, kept in ((to / ADAPTER, tensors), (to / HEAD, values)):
+            heads = {own: file.get_tensor(stored) for own, stored in head.items()}
+        for path, kept in ((to / ADAPTER, tensors), (to / HEAD, heads)):
             save_file({key: value.float().contiguous() for key, value in kept.items()}, path)
-        _describe(recipe, to)
 
-    return Imported(recipe, write)
+    return Imported(recipe, values, labelled=facts.problem != "classification" or facts.labels is not None)
 
 
 def _base(found: LoraFolder, model: str | None) -> ModelFacts:
+    own = _own(found.path)
+    if model is None and own is not None:
+        check_here(own.model)
     base = model or found.config.get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise InputError("model", base, "the folder names no base model; give it with --model")
@@ -167,11 +174,16 @@ def _task(found: LoraFolder, base: ModelFacts) -> TaskFacts:
 
 
 def _noted(folder: Path) -> TaskFacts | None:
+    own = _own(folder)
+    return own.tasks[0] if own is not None and len(own.tasks) == 1 else None
+
+
+def _own(folder: Path) -> Recipe | None:
+    """What an export of ours notes beside the files of PEFT."""
     try:
-        tasks = Recipe.model_validate_json((folder / OWN).read_text(encoding="utf-8")).tasks
+        return Recipe.model_validate_json((folder / OWN).read_text(encoding="utf-8"))
     except (OSError, ValueError, ValidationError):
         return None
-    return tasks[0] if len(tasks) == 1 else None
 
 
 def _outputs(found: LoraFolder, base: ModelFacts) -> int:

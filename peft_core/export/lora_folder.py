@@ -114,6 +114,8 @@ def read_lora_folder(path: Path) -> LoraFolder:
     if not (path / WEIGHTS).is_file():
         pickled = any(path.glob("*.bin")) or any(path.glob("*.pt"))
         why = "its weights are pickled, which can run code when read; save them as safetensors" if pickled else None
+        if any(path.glob("*.safetensors")):
+            why = f"its weights are in several files or under another name; one file {WEIGHTS} is read"
         raise InputError("adapter", str(path), why or f"the file {WEIGHTS} is missing")
     size = (path / WEIGHTS).stat().st_size
     if size > MAX_BYTES:

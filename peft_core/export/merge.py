@@ -15,7 +15,7 @@ from peft_core.backbones._loading import quiet
 from peft_core.export.peft_format import finite, sites_by_name
 from peft_core.export.recipe import Trained
 from peft_core.methods import get_method
-from peft_core.methods._surgery import installed, parameter_owners, weight_at
+from peft_core.methods._surgery import parameter_owners, weight_at
 from peft_core.records import InputError
 
 
@@ -56,24 +56,36 @@ def merged_parameters(trained: Trained) -> dict[str, nn.Parameter]:
     return {name: nn.Parameter(value.detach(), requires_grad=False) for name, value in found.items()}
 
 
-@contextmanager
-def merged(trained: Trained) -> Iterator[nn.Module]:
-    """Within it the live backbone computes with W + dW and the head, and without hooks; afterwards it is what it was,
-    bit for bit: the frozen parameters themselves stand there again.
+def merge(trained: Trained) -> Callable[[], None]:
+    """Puts W + dW and the head into the live backbone, which computes with them, and without hooks, from then on.
+
+    Returns:
+        The function that takes them out again: then the backbone is what it was, bit for bit, for the frozen parameters
+        themselves stand there again.
 
     Raises:
         InputError: the method does not merge, or a value is not finite.
     """
-    model = trained.backbone.model
-    with installed(model, (), merged_parameters(trained), parameter_owners(model)):
-        yield model
-
-
-def merge(trained: Trained) -> Callable[[], None]:
-    """Puts W + dW and the head into the live backbone. Returns the function that takes them out again."""
-    undo = ExitStack()
-    undo.enter_context(merged(trained))
+    owners, undo = parameter_owners(trained.backbone.model), ExitStack()
+    for name, parameter in merged_parameters(trained).items():
+        for module, role in owners[name]:
+            undo.callback(module._parameters.__setitem__, role, module._parameters[role])
+            module._parameters[role] = parameter
     return undo.close
+
+
+@contextmanager
+def merged(trained: Trained) -> Iterator[nn.Module]:
+    """`merge` for as long as the block lasts.
+
+    Raises:
+        InputError: the method does not merge, or a value is not finite.
+    """
+    unmerge = merge(trained)
+    try:
+        yield trained.backbone.model
+    finally:
+        unmerge()
 
 
 def save_merged(trained: Trained, folder: Path) -> None:

@@ -7,6 +7,7 @@ stored key is turned by L positions: (R(p + L) q) · (R(L) k) = (R(p) q) · k, w
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,26 @@ FIXED = ("default", "linear", "llama3")
 
 def prefix_fits(trained: Trained) -> bool:
     """Whether the adapter is a prefix that PEFT's format holds, with equal outputs."""
-    if get_method(trained.recipe.method).family != "prefix" or trained.backbone.encoder_decoder:
-        return False
-    rotary, config = _rotary(trained), trained.backbone.config
-    windows = bool(getattr(config, "sliding_window", None)) and getattr(config, "use_sliding_window", True)
-    kinds = set(getattr(config, "layer_types", None) or ("sliding" if windows else "full_attention",))
-    decodes = trained.backbone.architecture.pooling == "last"
-    return decodes and getattr(rotary, "rope_type", None) in FIXED and kinds == {"full_attention"}
+    return get_method(trained.recipe.method).family == "prefix" and obstacle(trained) is None
+
+
+def obstacle(trained: Trained) -> str | None:
+    """Why the outputs of a prefix would differ on this architecture, a sentence's end; None where they are equal."""
+    backbone, rotary = trained.backbone, _rotary(trained)
+    if backbone.encoder_decoder:
+        return "PEFT puts a prefix at the beginning of the decoder's cache, and ours are in the encoder too"
+    if "past_key_values" not in inspect.signature(backbone.body.forward).parameters:
+        return f"PEFT puts a prefix at the beginning of a cache, and {backbone.architecture.name} has none"
+    if backbone.architecture.pooling != "last" or rotary is None:
+        return "PEFT's prefix moves all tokens by its length, and the positions here are learned one by one"
+    windows = bool(getattr(backbone.config, "sliding_window", None))
+    windows = windows and getattr(backbone.config, "use_sliding_window", True)
+    kinds = set(getattr(backbone.config, "layer_types", None) or ("sliding" if windows else "full_attention",))
+    if kinds != {"full_attention"}:
+        return "PEFT's prefix lies within the attention's window, which tokens move out of, and ours is always seen"
+    if getattr(rotary, "rope_type", None) not in FIXED:
+        return "PEFT's prefix lengthens the input, and the rotary positions here depend on its length"
+    return None
 
 
 @torch.no_grad()

@@ -113,6 +113,8 @@ def rebuild_update(recipe: Recipe, folder: Path, model: str | None = None) -> Tr
     read after all.
     """
     facts = recipe.tasks[0]
+    if model is None:
+        check_here(recipe.model)
     shape = meta_backbone(model or _model_id(recipe.model), facts.outputs, facts.problem)
     shape.model.to_empty(device="cpu")
     config = _config(recipe)
@@ -168,8 +170,18 @@ def _model_id(facts: ModelFacts) -> str:
     return f"{facts.id}@{facts.commit}" if facts.commit else facts.id
 
 
+def check_here(facts: ModelFacts) -> None:
+    """Refuses a folder of the user's that is not there: of exported ones only the name is known. InputError."""
+    if facts.origin == "local" and not Path(facts.id).expanduser().is_dir():
+        raise InputError(
+            "model", facts.id, "the adapter was trained on a folder of this name; say with --model where it is now"
+        )
+
+
 def _fetch(facts: ModelFacts, model: str | None) -> ModelSource:
     """The weights on this disk, checked to be those."""
+    if model is None:
+        check_here(facts)
     source = fetch_model(model or facts.id, None if model else facts.commit)
     if facts.weights_sha256 is not None and source.commit is None:
         found = weights_sha256(source.folder)

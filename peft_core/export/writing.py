@@ -11,17 +11,22 @@ from peft_core.export.folders import check_target, new_folder, write_json
 from peft_core.export.merge import check_merged, save_merged
 from peft_core.export.native import RESULT, save_native
 from peft_core.export.peft_format import OWN, check_peft, save_peft
-from peft_core.export.prefix_format import prefix_fits, save_prefix
+from peft_core.export.prefix_format import obstacle, prefix_fits, save_prefix
 from peft_core.export.recipe import Trained, rebuild
+from peft_core.methods import get_method
+from peft_core.records import InputError
 
 
-def export_run(finished: FinishedRun, kind: Format, to: Path, task: str | None = None) -> Trained:
+def export_run(
+    finished: FinishedRun, kind: Format, to: Path, task: str | None = None, model: str | None = None
+) -> Trained:
     """Writes a finished run's adapter with its card to a new folder, all of it or nothing.
 
     Args:
         kind: native: the smallest, read by this project. peft: for Hugging Face PEFT. merged: a whole model.
         to: a folder that is empty or does not exist.
         task: whose head goes along, where several tasks were trained together; a native folder has all of them.
+        model: where the backbone's weights are now, if not where the run had them.
 
     Raises:
         InputError: the folder is taken, the method has no such format, or the weights cannot be had.
@@ -30,7 +35,7 @@ def export_run(finished: FinishedRun, kind: Format, to: Path, task: str | None =
     recipe = finished.recipe()
     if kind == "native" and task is None:
         task = recipe.tasks[0].id
-    trained = rebuild(recipe, finished.folder, task)
+    trained = rebuild(recipe, finished.folder, task, model)
     if kind != "native":
         check_format(trained, kind)
     with new_folder(to) as folder:
@@ -51,8 +56,10 @@ def check_format(trained: Trained, kind: Format) -> None:
     """Refuses a format that the method does not have: InputError."""
     if kind == "merged":
         check_merged(trained)
-    elif not prefix_fits(trained):
+    elif get_method(trained.recipe.method).family != "prefix":
         check_peft(trained)
+    elif (why := obstacle(trained)) is not None:
+        raise InputError("format", "peft", f"{trained.recipe.method} cannot be one: {why}; native can be had instead")
 
 
 def save_format(trained: Trained, kind: Format, folder: Path) -> None:

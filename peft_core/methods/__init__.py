@@ -11,7 +11,7 @@ from typing import Any, Literal
 from peft_core.methods._contract import Attached, Group, Method, MethodConfig, SecondPass, WeightUpdate
 from peft_core.methods._fold import Fold, added_tokens, kinship, obstacle, touched
 from peft_core.methods._kernels import fastest
-from peft_core.records import InputError, MethodSpec, checked
+from peft_core.records import START, InputError, MethodSpec, checked
 
 __all__ = [
     "Attached",
@@ -109,13 +109,15 @@ def method_of_part(part: Literal["yardstick", "floor"]) -> Method:
 
 
 def resolve(spec: MethodSpec) -> MethodConfig:
-    """The config a spec stands for, every option filled in.
+    """The config a spec stands for, every option filled in. What a run begins with is none of the method's options.
 
     Raises:
         InputError: an option that the method does not have, or a value outside its bounds.
     """
     nested: dict[str, Any] = {}
-    for key, value in spec.options.items():
+    if START in spec.options and spec.start is None:
+        raise InputError(f"{spec.id}.{START}", spec.options[START], "it must be the id of a finished run")
+    for key, value in ((key, value) for key, value in spec.options.items() if key != START):
         outer, dot, inner = key.partition(".")
         if dot and isinstance(nested.setdefault(outer, {}), dict):
             nested[outer][inner] = value

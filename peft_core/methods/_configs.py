@@ -20,6 +20,9 @@ class MethodConfig(Frozen):
     free: ClassVar[str | None] = None
     """The whole-number option that sets the method's size: what a budget lock moves. None: it has none."""
 
+    anew: ClassVar[tuple[str, ...]] = ("learning_rate", "weight_decay", "dropout")
+    """Options that may be others when training goes on from what a run has learned; the rest says what that is."""
+
     learning_rate: float = Field(1e-3, gt=0, le=10, description="peak learning rate of this method")
     weight_decay: float = Field(0.01, ge=0, le=10, description="AdamW's decay; biases and LayerNorms have none")
 

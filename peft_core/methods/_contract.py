@@ -59,6 +59,7 @@ class Attached:
         extra_state() / load_extra_state(dict): what a checkpoint must hold beyond parameters (JSON). Loading comes
             before the parameters' values, also on an attachment that has trained, and may change which there are.
         pack / unpack: from the trained tensors to the stored ones and back, where not all are worth storing.
+        one_way: why training cannot go on from the stored tensors, a sentence's end; None where it can.
     """
 
     def __init__(self, backbone: Backbone, seed: int) -> None:
@@ -85,6 +86,7 @@ class Attached:
         self.count_products: Callable[[], list[TensorCount]] | None = None
         self.pack: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None
         self.unpack: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None
+        self.one_way: str | None = None
         self.extra_state: Callable[[], dict[str, Any]] | None = None
         self.load_extra_state: Callable[[dict[str, Any]], None] | None = None
         self.updates: Callable[[], list[WeightUpdate]] = list

@@ -114,6 +114,7 @@ def attach_made(backbone: Backbone, length: int, bottleneck: int, generator: tor
             attached.add_tensor(place.name, role, None, place.name, in_product=False, differs=NOT_STORED)
         attached.counts += [_stored(place, "P_K", length, place.width), _stored(place, "P_V", place.width, length)]
     attached.updates = partial(linear_maps, attached, length)
+    attached.one_way = "its prefixes are stored without the network that made them, so training cannot go on from them"
     attached.pack = partial(_pack, attached)
     attached.unpack = partial(_unpack, attached, length)
     return attached

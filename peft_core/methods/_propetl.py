@@ -225,6 +225,10 @@ class Builder:
         if self.config.masks == "learned" and self.config.task_masks != "off":
             self.attached.on_tasks.append(self._add_tasks)
         self.attached.pack, self.attached.unpack = self._pack, self._unpack
+        if self._learned:
+            self.attached.one_way = "its masks are stored without their scores, so training cannot go on from them"
+        elif self._made():
+            self.attached.one_way = "it is stored without the network that made it, so training cannot go on from it"
         return self.attached
 
     def _add_tasks(self, tasks: int) -> None:

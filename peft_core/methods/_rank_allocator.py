@@ -42,6 +42,7 @@ class Allocator:
         self.schedule: GrowthSchedule | None = None
         self.rounds: list[tuple[int, dict[str, int]]] = []
         self.reserved = self.done = False
+        self.stored: dict[str, int] = {}
         for module in self.modules.values():
             module.watched = True
             module.add_module("importance", Importance({SCORE: torch.Size(())}, *betas).to(attached.device))
@@ -117,11 +118,19 @@ class Allocator:
     # --- saving and loading ---
 
     def extra_state(self) -> dict[str, Any]:
-        return {"reserved": self.reserved, "rounds": list(self.rounds), "done": self.done}
+        return {
+            "reserved": self.reserved,
+            "rounds": list(self.rounds),
+            "done": self.done,
+            **({"stored": dict(self.stored)} if self.stored else {}),
+        }
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
-        """Grows as the run had grown; the parameters' values come afterwards."""
+        """Grows as the run had grown, or as large as it was stored; the parameters' values come afterwards."""
         self._reset()
+        if state.get("stored"):
+            self._restore(state["stored"])
+            return
         if state["reserved"]:
             self._reserve(0)
         for step, gains in state["rounds"]:
@@ -131,7 +140,7 @@ class Allocator:
                 self._finish()
 
     def _reset(self) -> None:
-        self.rounds, self.reserved, self.done = [], False, False
+        self.rounds, self.reserved, self.done, self.stored = [], False, False, {}
         self.attached.groups.clear()
         for module in self.modules.values():
             module.watched = True
@@ -158,20 +167,28 @@ class Allocator:
             InputError: a tensor is missing or of another size.
         """
         self._reset()
-        given = dict(tensors)
+        given, ranks = dict(tensors), dict[str, int]()
+        for site in self.modules:
+            ranks[site] = rank = given.get(f"{site}.gate", torch.empty(0)).numel()
+            if not 1 <= rank <= given.get(f"{site}.A", torch.empty(0)).numel():
+                raise InputError("adapter", site, "its tensors must be exactly those of the method and its options")
+        self._restore(ranks)
         for site, module in self.modules.items():
             stored = {role: given.pop(f"{site}.{role}", torch.empty(0)) for role in ROLES}
-            rank = stored["gate"].numel()
-            if not 1 <= rank <= stored["A"].numel():
-                raise InputError("adapter", site, "its tensors must be exactly those of the method and its options")
-            module.add_reserve(rank - 1)
-            module.activate(rank - 1)
             for role, axis in ROLES.items():
                 for index, value in enumerate(_split(f"{site}.{role}", module, role, axis, stored[role])):
                     given[f"{site}.components.{index}.{role}"] = value
-        self.done = True
-        self.count()
         return given
+
+    def _restore(self, ranks: Mapping[str, int]) -> None:
+        """Every map at the rank that it was stored with; nothing grows any more."""
+        for site, rank in ranks.items():
+            module = self.modules[site]
+            module.add_reserve(rank - 1)
+            module.activate(rank - 1)
+            module.watched = False
+        self.stored, self.done = dict(ranks), True
+        self.count()
 
 
 def _union(part: Component, role: str) -> Tensor | None:

@@ -37,6 +37,7 @@ class Config(MethodConfig):
     """Options of AdaLoRA."""
 
     free: ClassVar[str | None] = "target_rank"
+    anew: ClassVar[tuple[str, ...]] = (*MethodConfig.anew, "warmup", "final", "interval")
     learning_rate: float = Field(9e-3, gt=0, le=10, description="peak learning rate of this method")
     target_rank: int = Field(8, ge=1, le=8192, description="average rank of a map at the end")
     initial_rank: int | None = Field(None, ge=1, le=8192, description="rank at the start; empty: 1.5 times the target")

@@ -117,6 +117,7 @@ def attach(backbone: Backbone, config: Config, generator: torch.Generator) -> At
 
     roles = [f"{name}.{role}" for name in mixtures for role in ROLES]
     attached.second_pass = SecondPass(route, consistency)
+    attached.one_way = "the average of its experts is stored, not each of them, so training cannot go on from it"
     attached.pack = lambda tensors: {
         role: average(tensors[f"{role}.{expert}"] for expert in range(config.experts)) for role in roles
     }

@@ -48,6 +48,7 @@ class Config(MethodConfig):
     """Options of IncreLoRA."""
 
     free: ClassVar[str | None] = "target_rank"
+    anew: ClassVar[tuple[str, ...]] = (*MethodConfig.anew, "interval", "top_h", "first_growth")
     learning_rate: float = Field(9e-3, gt=0, le=10, description="peak learning rate of this method")
     target_rank: int = Field(8, ge=1, le=8192, description="average rank of a map at the end")
     interval: int | None = Field(None, ge=1, le=1_000_000, description="nu: steps between growths; empty: by the run")

@@ -14,6 +14,8 @@ whatever the map's shape and leaves gates out, here it is nnz(g) (in + out + 1).
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -27,6 +29,7 @@ from peft_core.records import Backbone, InputError, SiteSelection
 class Config(BoostableConfig):
     """Options of SoRA; `rank` is the largest, before pruning."""
 
+    anew: ClassVar[tuple[str, ...]] = (*BoostableConfig.anew, "threshold", "gate_penalty", "levels")
     learning_rate: float = Field(3e-3, gt=0, le=10, description="peak learning rate of this method")
     sites: SiteSelection | None = Field("six", description="adapted maps; empty: the architecture's default")
     threshold: float = Field(3e-4, ge=0, le=10, description="xi: what a gate loses in every step")

@@ -38,6 +38,7 @@ from peft_core.records.quoted import QuotedFigure
 from peft_core.records.specs import (
     LOCKS,
     MAX_SEED,
+    START,
     BudgetLock,
     ComparisonSpec,
     MethodSpec,
@@ -54,6 +55,7 @@ __all__ = [
     "FEW_STEPS",
     "LOCKS",
     "MAX_SEED",
+    "START",
     "Absence",
     "AdapterDefaults",
     "AdapterPlace",

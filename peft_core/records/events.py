@@ -132,6 +132,9 @@ class RunResult(BaseModel):
     trials: int | None = Field(
         None, description="settings tried to find the learning rate it ran with; 1: none but this one; empty: not known"
     )
+    begun_from: str | None = Field(
+        None, description="the run whose learned values it began with, and whether its head too; empty: none"
+    )
     rank_of: RankOf | None = Field(None, description="what `rank` is the rank of")
     stored_parameters: int | None = Field(None, description="values that the stored adapter holds, head left out")
     inference_parameters: int | None = Field(

@@ -13,6 +13,10 @@ MAX_SEED = 2**63 - 1
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 
 
+START = "from"
+"""The option that every method has beside its own: the finished run whose learned values it begins with."""
+
+
 class MethodSpec(Frozen):
     """A method and the options given for it, written ``id`` or ``id:key=value,key=value`` (keys may be dotted)."""
 
@@ -34,6 +38,12 @@ class MethodSpec(Frozen):
             return cls(id=name, options=options)
         except ValidationError:
             raise InputError("method", text, "it must be written id or id:key=value,key=value") from None
+
+    @property
+    def start(self) -> str | None:
+        """The finished run whose learned values it begins with; None: it begins with nothing learned."""
+        run = self.options.get(START)
+        return run if isinstance(run, str) else None
 
     def __str__(self) -> str:
         options = ",".join(f"{key}={_written(value)}" for key, value in self.options.items())

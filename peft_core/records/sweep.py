@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator, model_validator
 
 from peft_core.records.inputs import Frozen, InputError
-from peft_core.records.specs import MethodSpec, Seed, TrainingConfig
+from peft_core.records.specs import START, MethodSpec, Seed, TrainingConfig
 
 Scalar = bool | int | float | str | None
 Rate = Annotated[float, Field(gt=0, le=10)]
@@ -60,6 +60,8 @@ class SweepMethod(Frozen):
         for name in (*self.options, *self.method.options):
             if name == RATE or (name in self.options and name in self.method.options):
                 raise InputError("methods", f"{self.method}: {name}", "it is swept, so it must be given once")
+            if name == START:
+                raise InputError("methods", str(self.method), "in a sweep every trial begins with nothing learned")
         return self
 
 

@@ -17,6 +17,7 @@ RESULT_KEYS = (
     "steps",
     "learning_rate",
     "trials",
+    "begun_from",
     "rank",
     "rank_of",
     "example_flops",

@@ -136,6 +136,7 @@ def _figures(runs: Sequence[RunRow]) -> Row:
     figures["scores"] = {name: _mean([result.score.get(name) for result in results]) for name in names}
     ranks = [result.rank for result in results if result.rank]
     figures["rank"] = {name: _mean([rank.get(name) for rank in ranks]) for name in RANK_FIGURES} if ranks else None
+    figures["begun_from"] = next((result.begun_from for result in results if result.begun_from), None)
     figures["rank_of"] = next((result.rank_of for result in results if result.rank_of), None)
     return figures
 
@@ -314,7 +315,13 @@ def notes(table: Sequence[Row]) -> list[str]:
         said.append(f"{ONE_SEED.capitalize()}" + (f"; the brackets are a {BOOTSTRAP} (95 %)." if rows else "."))
     if any(line["p_sign_flip"] is not None for line in lines):
         said.append("p: two-sided sign-flip permutation test, and in parentheses with Holm's correction over methods.")
-    return said + _ranked(table)
+    return said + _begun(table) + _ranked(table)
+
+
+def _begun(table: Sequence[Row]) -> list[str]:
+    """Which rows had a head start."""
+    begun = [f"{row['label']} began with what the run {row['begun_from']}" for row in table if row.get("begun_from")]
+    return [f"{'; '.join(begun)}: the steps that learned it come on top."] if begun else []
 
 
 def _ranked(table: Sequence[Row]) -> list[str]:

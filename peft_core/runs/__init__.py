@@ -1,5 +1,6 @@
 """Runs: comparisons are stored, queued, trained in the background, watched, stopped and resumed."""
 
+from peft_core.runs.begun import start_of_method, with_starts
 from peft_core.runs.errors import (
     DiskFull,
     FolderInUse,
@@ -35,6 +36,8 @@ __all__ = [
     "final_ranks",
     "home",
     "ranks_of_method",
+    "start_of_method",
     "stored_view",
     "with_learned_ranks",
+    "with_starts",
 ]

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from peft_core.records import ComparisonSpec, RankRecord, RunResult, RunState, StateRecord, run_specs
+from peft_core.records import ComparisonSpec, Event, InputError, RunResult, RunState, StateRecord, run_specs
 from peft_core.runs.folders import comparison_folder
 from peft_core.runs.owners import Ownership
 from peft_core.runs.store import Store
+
+
+def check_task(spec: ComparisonSpec) -> None:
+    """Refuses a comparison whose task is only the name that an imported adapter came with: InputError."""
+    from peft_core.training.data import chosen_tasks
+
+    try:
+        chosen_tasks(spec)
+    except InputError:
+        allowed = "an imported adapter came with this name alone; name a task with --task of import or compare --from"
+        raise InputError("task", spec.task, allowed) from None
 
 
 def adopt(
@@ -19,7 +30,7 @@ def adopt(
     facts: Mapping[str, Any],
     config: Mapping[str, Any],
     result: RunResult,
-    rank: Callable[[str], RankRecord | None],
+    records: Callable[[str], Sequence[Event]],
     adapter: Path,
 ) -> str:
     """Stores a finished run; no server's lock is taken.
@@ -28,7 +39,7 @@ def adopt(
         spec: of one method and one seed.
         facts: of the comparison: environment, plan, metric, baseline_score.
         config: every option of the method as it ran.
-        rank: from the run's id to the record of its ranks.
+        records: from the run's id to what is known of it: its ranks, its scores.
         adapter: a folder, which is copied.
 
     Returns:
@@ -48,10 +59,10 @@ def adopt(
                 store.delete(comparison)
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
-            step, ranks = result.selected_step, rank(run)
+            step = result.selected_step
             states = [
                 StateRecord(run=run, step=0, state=RunState.RUNNING),
-                *([ranks] if ranks is not None else []),
+                *records(run),
                 StateRecord(run=run, step=step, state=RunState.FINISHED, result=result),
             ]
             notices: list[dict[str, Any]] = [dict(facts), {"run": run, "config": dict(config), "total_steps": step}]

@@ -20,6 +20,7 @@ from typing import Literal, Self
 from peft_core.records import ComparisonRow, ComparisonSpec, InputError, RunState, View
 from peft_core.runs import folders
 from peft_core.runs import job as jobs
+from peft_core.runs.begun import keep_starts, with_starts
 from peft_core.runs.bin import Bin
 from peft_core.runs.board import Board
 from peft_core.runs.errors import DiskFull, Refused
@@ -110,12 +111,19 @@ class Supervisor:
         Raises:
             InputError: it cannot run. QueueFull: too many wait. DiskFull: there is too little room. Nothing is stored.
         """
-        spec = with_learned_ranks(spec, self._store.view)
+        spec = with_starts(with_learned_ranks(spec, self._store.view), self._store.view)
         jobs.check(spec, self._trainer)
         self._make_sure_of_room()
         with self._scheduler.lock:
             self._scheduler.make_sure_of_place()
             comparison_id = self._store.add(spec, self._ownership.name)
+            try:
+                keep_starts(self.home, comparison_id, spec, self._store.view)
+            except BaseException:
+                self._store.request_stop([run.run for run in self._store.runs(comparison_id)])
+                self._store.delete(comparison_id)
+                shutil.rmtree(folders.comparison_folder(self.home, comparison_id), ignore_errors=True)
+                raise
             self._scheduler.enqueue(comparison_id)
         return comparison_id
 

@@ -6,6 +6,7 @@ import torch
 
 from peft_core.backbones import check_model, model_info
 from peft_core.records import ComparisonSpec, InputError
+from peft_core.training.begun import check_one_way
 from peft_core.training.data import chosen_tasks, row_counts
 from peft_core.training.shape import attach_shape, of_method, shape_of
 
@@ -32,6 +33,7 @@ def check(spec: ComparisonSpec) -> None:
         raise InputError("training.device", "cuda", "there is no CUDA device here; it must be auto or cpu")
     for method in spec.methods:
         attached, config = attach_shape(spec.model, method, spec.seeds[0], len(tasks), tasks[0][0].info.problem)
+        check_one_way(method, attached)
         try:
             for hook in attached.on_start:
                 hook(spec.training.total_steps(train_rows))

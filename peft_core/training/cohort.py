@@ -22,6 +22,7 @@ from peft_core.records import (
     run_specs,
 )
 from peft_core.training import plan as plans
+from peft_core.training.begun import Starts
 from peft_core.training.choice import Chooser
 from peft_core.training.data import TaskData, chosen_tasks, load_data, provenance
 from peft_core.training.environment import environment, pick_device
@@ -106,10 +107,15 @@ class _Scene:
     schedule: Schedule
     baseline: float | None
     described: dict[str, Any]
+    starts: Starts
 
     def copy(self, run: Run) -> Run:
         """A run like a given one, at its first step, for a measurement."""
-        return new_run(run.spec, self.backbone, self.data, self.schedule)
+        return self.new(run.spec)
+
+    def new(self, spec: RunSpec, folder: Path | None = None) -> Run:
+        """A run at its first step. folder: its own."""
+        return new_run(spec, self.backbone, self.data, self.schedule, folder, self.starts)
 
 
 def _scene(
@@ -136,7 +142,7 @@ def _scene(
     notice({"baseline_score": base})
     lengths = [task.train.lengths() for task in data]
     schedule = Schedule(lengths, spec.training.batch_size, spec.data_seed, spec.training.temperature)
-    return _Scene(parameters, backbone, data, schedule, base, described)
+    return _Scene(parameters, backbone, data, schedule, base, described, Starts(folder, described["model"]))
 
 
 def _model(source: ModelSource) -> dict[str, str]:
@@ -153,7 +159,7 @@ def _started(runs: Sequence[RunSpec], scene: _Scene, told: Told, folder: Path, r
             continue
         told.notice({"active": spec.run})
         try:
-            run = new_run(spec, scene.backbone, scene.data, scene.schedule, folder / spec.run)
+            run = scene.new(spec, folder / spec.run)
             for sentence in resumed(run) if resume else ():
                 told.notice({"message": sentence})
         except torch.AcceleratorError:
@@ -173,7 +179,7 @@ def _passengers(plan: Plan, members: Sequence[Run], scene: _Scene, folder: Path)
     made = []
     for spec in run_specs(own[0].rpartition("-")[0], members[0].spec.comparison) if wanted else ():
         if spec.run in wanted:
-            run = new_run(spec, scene.backbone, scene.data, scene.schedule, folder / spec.run)
+            run = scene.new(spec, folder / spec.run)
             resumed(run)
             made.append(run)
     return made

@@ -60,6 +60,7 @@ class Run:
         data: the comparison's tasks.
         schedule: task and rows of every step, shared by all runs of the comparison.
         folder: where its checkpoints go; None for none.
+        begun: what it began with, where that is what another run has learned.
     """
 
     def __init__(
@@ -70,9 +71,10 @@ class Run:
         data: Sequence[TaskData],
         schedule: Schedule,
         folder: Path | None = None,
+        begun: str | None = None,
     ) -> None:
         self.spec, self.config, self.attached, self.data, self.schedule = spec, config, attached, data, schedule
-        self.folder = folder
+        self.folder, self.begun = folder, begun
         self.training = spec.comparison.training
         self.metric = primary_metric([task.info for task in data])
         self.total_steps = self.training.total_steps(sum(len(task.train) for task in data))

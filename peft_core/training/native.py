@@ -9,6 +9,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from torch import Tensor
 
 from peft_core.methods import Attached, MethodConfig
 from peft_core.methods._masks import GENERATOR_VERSION
@@ -68,6 +69,15 @@ def load_adapter(folder: Path, attached: Attached) -> None:
     """Puts a saved adapter and head into an attachment of the same method, options and seed.
 
     Raises:
+        InputError: as `read_tensors` does, or the tensors are not those of the attachment.
+    """
+    attached.load_stored(*read_tensors(folder))
+
+
+def read_tensors(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The stored tensors of a run's adapter, and those of its head.
+
+    Raises:
         InputError: the folder does not hold them, they cannot be read, or they were drawn by another version of the
             mask generator.
     """
@@ -80,4 +90,4 @@ def load_adapter(folder: Path, attached: Attached) -> None:
         raise InputError("adapter", str(folder), f"its files cannot be read ({type(error).__name__})") from error
     if version != GENERATOR_VERSION:
         raise InputError("adapter", version, f"its masks must be of generator version {GENERATOR_VERSION}")
-    attached.load_stored(tensors, head)
+    return tensors, head

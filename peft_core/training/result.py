@@ -40,6 +40,7 @@ def result_of(run: Run, base: float | None) -> RunResult:
         learning_rate=run.peak_rate,
         steps=run.total_steps,
         trials=trials_of(run.spec, run.peak_rate),
+        begun_from=run.begun,
         resampled=_resampled(run),
         **_storage(run),
         **_ranks(run, step),

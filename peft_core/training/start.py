@@ -12,6 +12,7 @@ from peft_core.backbones import initial_head, label_tokens, meta_backbone
 from peft_core.methods import Attached, get_method, resolve
 from peft_core.records import RunSpec
 from peft_core.tasks import TaskInfo
+from peft_core.training.begun import Starts
 from peft_core.training.checkpoint import latest_checkpoint
 from peft_core.training.data import TaskData
 from peft_core.training.loop import Run
@@ -27,12 +28,20 @@ def new_run(
     data: Sequence[TaskData],
     schedule: Schedule,
     folder: Path | None = None,
+    starts: Starts | None = None,
 ) -> Run:
-    """A run at step 0. The backbone is as it was before, and so is the global generator."""
+    """A run at step 0. The backbone is as it was before, and so is the global generator.
+
+    starts: where the values lie that runs may begin with.
+
+    Raises:
+        InputError: the method does not fit the backbone, or what it is to begin with cannot be had.
+    """
     config = resolve(spec.method)
     attached = get_method(spec.method.id).attach(backbone, config, torch.Generator().manual_seed(spec.seed))
     add_heads(attached, spec.seed, backbone, [task.info for task in data])
-    return Run(spec, config, attached, data, schedule, folder)
+    begun = starts.load(spec, attached, data) if starts is not None else None
+    return Run(spec, config, attached, data, schedule, folder, begun)
 
 
 def resumed(run: Run) -> list[str]:

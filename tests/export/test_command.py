@@ -221,6 +221,54 @@ def test_what_the_hub_refuses_is_one_sentence_and_a_passing_fault_is_waited_for(
     assert hub.commit_messages[0] == "Once more" and not (tmp_path / "hf" / "token").exists()
 
 
+VISIT = """
+import sys
+from pathlib import Path
+from peft_core.export.finished import FinishedRun
+from peft_core.export.hub import push_folder, push_run
+from peft_core.records import InputError
+from peft_core.runs import home, stored_view
+run = sys.argv[1]
+comparison = run.rpartition("-")[0]
+finished = FinishedRun.of(stored_view(comparison), run, home() / "comparisons" / comparison / run / "adapter")
+for token in sys.argv[2:]:
+    for push in (
+        lambda: push_run(finished, "peft", "me/mine", token or None),
+        lambda: push_folder(Path(sys.argv[0]).parent, "me/mine", token, "Mine"),
+    )[: 1 if token == sys.argv[2] else 2]:
+        try:
+            print(push())
+        except InputError as error:
+            print(error)
+"""
+
+
+def test_on_a_public_page_only_a_visitors_own_login_pushes(store, tmp_path):
+    """The owner's logins may write everywhere and are refused; the visitor's token leaves no trace."""
+    owner, stored = "hf_" + "ownerownerowner", "hf_" + "storedstoredstored"
+    with HubServer(tmp_path / "hub", writers={TOKEN: "me", owner: "me", stored: "me"}) as hub:
+        own = {"RANKLAB_HOME": str(store.home), "RANKLAB_PUBLIC": "1", "TMPDIR": str(tmp_path / "scratch")}
+        (tmp_path / "scratch").mkdir()
+        (tmp_path / "hf").mkdir()
+        own["HF_TOKEN"] = owner
+        (tmp_path / "hf" / "token").write_text(stored)
+        (tmp_path / "visit.py").write_text(VISIT)
+        given = (store.runs[LORA], TOKEN, "", owner, stored)
+        done = asked(hub, tmp_path, tmp_path / "visit.py", *given, PYTHONPATH=".", **own)
+        said = done.stdout.splitlines()
+        assert len(said) == 7, done.stderr
+        assert said[0].endswith("me/mine"), "the visitor's"
+        assert "log in with an account of your own" in said[1] and "log in with an account of your own" in said[2]
+        assert all("only a visitor's own login" in line for line in said[3:])
+        assert hub.commit_messages == ["Add lora:rank=8 (peft)"]
+        assert {"README.md", "adapter_config.json", "adapter_model.safetensors"} <= set(hub.files("models", "me/mine"))
+        assert not list((tmp_path / "scratch").iterdir()), "nothing is left on the disk"
+        for secret in (TOKEN, owner, stored):
+            assert secret not in done.stdout + done.stderr
+        for path in (path for path in tmp_path.rglob("*") if path.is_file()):
+            assert TOKEN.encode() not in path.read_bytes(), path
+
+
 @pytest.mark.parametrize(
     ("repository", "environment", "words"),
     [

@@ -47,6 +47,7 @@ KINDS = {
     "rslora": {"use_rslora": True, "rank_pattern": {"layer.0.attention.self.query": 2}},
     "embedding": {"target_modules": ["word_embeddings", "query"]},
     "head": {"task_type": "SEQ_CLS", "bias": "lora_only"},
+    "all biases": {"task_type": "SEQ_CLS", "bias": "all", "modules_to_save": ["LayerNorm"]},
 }
 
 
@@ -173,6 +174,16 @@ def pickled(folder):
     (folder / WEIGHTS).rename(folder / "adapter_model.bin")
 
 
+def sharded(folder):
+    (folder / WEIGHTS).rename(folder / "adapter_model-00001-of-00001.safetensors")
+
+
+def not_a_number(folder):
+    tensors = load_file(folder / WEIGHTS)
+    next(iter(tensors.values()))[0, 0] = float("nan")
+    save_file(tensors, folder / WEIGHTS)
+
+
 def not_finite(folder):
     tensors = load_file(folder / WEIGHTS)
     next(iter(tensors.values()))[0, 0] = float("inf")
@@ -210,6 +221,8 @@ BROKEN = {
     "huge header": (huge_header, "is damaged"),
     "huge": (huge_file, "at most"),
     "not finite": (not_finite, "not finite"),
+    "not a number": (not_a_number, "not finite"),
+    "sharded": (sharded, "in several files"),
     "lone factor": (lone_factor, "only one of its two factors"),
     "wrong shapes": (wrong_shapes, "do not fit"),
     "no factors": (lambda folder: rename(folder, lambda name: name.replace("lora", "other")), "no factors"),

@@ -42,7 +42,30 @@ def test_peft_answers_with_our_prefix_what_we_answer(family, problem, tmp_path):
     assert (expected[rows] - plain[rows]).abs().max() > 0.05
 
 
-@pytest.mark.parametrize("family", ["mistral", "gpt2", "bert", "t5", "bart", "vit", "modernbert"])
-def test_elsewhere_it_is_refused_with_what_can_be_had(family):
-    with pytest.raises(InputError, match="native can be had instead"):
+ELSEWHERE = {
+    "mistral": "always seen",
+    "gpt2": "learned one by one",
+    "bert": "learned one by one",
+    "roberta": "learned one by one",
+    "deberta_v2": "has none",
+    "t5": "in the encoder too",
+    "bart": "in the encoder too",
+    "vit": "has none",
+    "modernbert": "has none",
+}
+
+
+@pytest.mark.parametrize("family", ELSEWHERE)
+def test_elsewhere_it_is_refused_with_the_reason_and_what_can_be_had(family):
+    with pytest.raises(InputError, match=rf"prefix cannot be one: .*{ELSEWHERE[family]}; native can be had instead"):
         check_format(as_trained(noisy(family, "prefix"), "prefix"), "peft")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["gpt2", "bert", "roberta"])
+def test_there_it_matters_that_tokens_are_moved(family):
+    backbone = miniature(family)
+    batch = batch_for(backbone)
+    first, moved = (torch.arange(start, start + batch["input_ids"].shape[1])[None] for start in (3, 6))
+    here, there = (backbone.body(**batch, position_ids=at).last_hidden_state for at in (first, moved))
+    assert (there - here).abs().max() > 1e-2

@@ -89,6 +89,16 @@ def test_again_queues_the_same_comparison(service: Service, runs: StandInRuns) -
     assert runs.rows[started].spec == shipped().comparison.spec
 
 
+def test_again_on_an_adapter_that_came_without_its_task_is_one_sentence(service: Service, runs: StandInRuns) -> None:
+    started = service.again(EXAMPLE)
+    row = runs.rows[started]
+    spec = row.spec.model_copy(update={"task": "theirs"})
+    runs.rows[started] = row.model_copy(update={"spec": spec, "environment": {"imported": "theirs"}})
+    with pytest.raises(FormError, match="an imported adapter came with this name alone") as caught:
+        service.again(started)
+    assert caught.value.errors[0].field == "task" and list(runs.rows) == [started]
+
+
 def test_a_refused_form_starts_nothing(service: Service, runs: StandInRuns) -> None:
     form = form_from_spec(sample_spec()).model_copy(update={"training": {"batch_size": "4001"}})
     with pytest.raises(FormError) as caught:
