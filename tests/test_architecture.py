@@ -21,6 +21,7 @@ BELOW = {
     "budget": {"records", "metrics", "methods", "backbones", "tasks", "training"},
     "locks": {"records", "metrics", "methods", "backbones", "tasks", "training", "budget"},
     "theorem": {"records", "metrics", "methods"},
+    "playground": {"records", "metrics", "methods"},
     "runs": {"records", "metrics", "methods", "backbones", "tasks", "training"},
     "export": {"records", "metrics", "methods", "backbones", "tasks", "training"},
     "report": {"records"},

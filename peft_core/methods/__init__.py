@@ -11,10 +11,13 @@ from typing import Any, Literal
 from peft_core.methods._contract import Attached, Group, Method, MethodConfig, SecondPass, WeightUpdate
 from peft_core.methods._fold import Fold, added_tokens, kinship, obstacle, touched
 from peft_core.methods._kernels import fastest
+from peft_core.methods._masks import BoostConfig, transform
+from peft_core.methods._modules import keyed_generator
 from peft_core.records import START, InputError, MethodSpec, checked
 
 __all__ = [
     "Attached",
+    "BoostConfig",
     "Fold",
     "Group",
     "Method",
@@ -25,6 +28,7 @@ __all__ = [
     "discover",
     "fastest",
     "get_method",
+    "keyed_generator",
     "kinship",
     "list_methods",
     "method_of_part",
@@ -32,6 +36,7 @@ __all__ = [
     "register",
     "resolve",
     "touched",
+    "transform",
 ]
 
 _ORDER = ("baseline", "low-rank", "adapter", "prefix", "prompt")
@@ -103,7 +108,7 @@ def get_method(method_id: str) -> Method:
     return methods[method_id]
 
 
-def method_of_part(part: Literal["yardstick", "floor"]) -> Method:
+def method_of_part(part: Literal["yardstick", "floor", "ceiling"]) -> Method:
     """The method that plays this part in comparisons (`Method.part`)."""
     return next(method for method in list_methods() if method.part == part)
 

@@ -353,5 +353,6 @@ class Method:
     """Backbones it has a place in; `attach` refuses others, and may refuse more."""
     zero_init: bool = True
     """True where a fresh attachment leaves the backbone's output as it was."""
-    part: Literal["yardstick", "floor"] | None = None
-    """yardstick: the method that FLOPs and step times of others are compared with. floor: the task head alone."""
+    part: Literal["yardstick", "floor", "ceiling"] | None = None
+    """yardstick: the method that FLOPs and step times of others are compared with. floor: the task head alone.
+    ceiling: every parameter trains."""

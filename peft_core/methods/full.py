@@ -46,4 +46,5 @@ METHOD = Method(
     Config=Config,
     attach=attach,
     mergeable=True,
+    part="ceiling",
 )
