@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import BaseModel
@@ -25,6 +26,10 @@ class Engine(Protocol):
 
     def prepare(self) -> None:
         """Import what the other functions need."""
+        ...
+
+    def alone(self) -> AbstractContextManager[Any]:
+        """Within it no other thread loads anything of the engine."""
         ...
 
     def catalogue(self) -> dict[str, Any]: ...
@@ -68,6 +73,9 @@ class LocalEngine:
     def __init__(self) -> None:
         self._lock, self._reading = threading.RLock(), threading.Lock()
         self._catalogue: dict[str, Any] | None = None
+
+    def alone(self) -> AbstractContextManager[Any]:
+        return self._lock
 
     def prepare(self) -> None:
         with self._lock:

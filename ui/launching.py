@@ -16,6 +16,9 @@ from ui.compare import compare_tab
 from ui.engine import Engine, LocalEngine, Warmup
 from ui.exports import ExportCommand, Exports
 from ui.frame import HEAD, frame
+from ui.playground import playground_tab
+from ui.playground_routes import playground_routes
+from ui.playground_service import Playground
 from ui.routes import routes
 from ui.runs import runs_tab
 from ui.runs_routes import runs_routes
@@ -28,6 +31,7 @@ SYSTEM_FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 SYSTEM_MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 TABS = (
     ("compare", "Compare", compare_tab),
+    ("playground", "Rank playground", playground_tab),
     ("runs", "Runs", runs_tab),
 )
 """Id, title, content; in the order of the page."""
@@ -62,10 +66,11 @@ def serve(
     logging.getLogger("httpx").setLevel(logging.WARNING)
     warmup = Warmup(engine)
     page = build()
+    playground = playground_routes(Playground(runs, engine))
     _, address, _ = page.launch(
         server_name=host,
         server_port=port,
-        app_kwargs={"routes": [*more, *routes(Service(runs, engine, example, uploads), warmup, uploads)]},
+        app_kwargs={"routes": [*more, *playground, *routes(Service(runs, engine, example, uploads), warmup, uploads)]},
         theme=theme(),
         head=HEAD,
         prevent_thread_lock=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -45,6 +46,9 @@ CONFIGS: dict[str, type[BaseModel]] = {"lora": LowRank, "capaboost_lora": Booste
 class StandInEngine:
     def prepare(self) -> None:
         return None
+
+    def alone(self) -> AbstractContextManager[Any]:
+        return threading.RLock()
 
     def catalogue(self) -> dict[str, Any]:
         methods = [

@@ -37,8 +37,8 @@ export async function get(path, query = {}) {
   return read(await fetch(`ranklab/${path}${text ? "?" + text : ""}`, { cache: "no-store" }));
 }
 
-export async function post(path, body) {
-  const request = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
+export async function post(path, body, signal) {
+  const request = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), signal };
   return read(await fetch(`ranklab/${path}`, request));
 }
 

@@ -1,0 +1,72 @@
+// The playground's charts: rank by number of branches, spectrum, and captured shares. Drawn in place by Plotly.react.
+
+import { escaped, palette, paper } from "./charts.js";
+
+const CONFIG = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
+const BLUE = "#0072b2", ORANGE = "#d55e00";
+
+/** Draw now, or as soon as Plotly is there; a chart without points says why. */
+function draw(chart, traces, layout, empty) {
+  chart.job = () => {
+    const drawn = traces.length > 0;
+    chart.note.textContent = drawn ? "" : empty;
+    chart.figure.classList.toggle("rl-empty", !drawn);
+    window.Plotly.react(chart.plot, traces, layout(), CONFIG);
+  };
+  if (window.Plotly) return chart.job();
+  clearInterval(chart.waiting);
+  chart.waiting = setInterval(() => {
+    if (!window.Plotly) return;
+    clearInterval(chart.waiting);
+    chart.job();
+  }, 30);
+}
+
+function layoutOf(x, y, revision, more = {}) {
+  const { axis, ...rest } = paper();
+  const title = (text) => ({ text, font: { size: 11, color: palette().soft }, standoff: 6 });
+  const legend = { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, font: { size: 11 } };
+  const { xaxis, yaxis, ...others } = more;
+  return { ...rest, showlegend: true, legend, uirevision: revision, hovermode: "closest", xaxis: { ...axis, title: title(x), ...xaxis }, yaxis: { ...axis, title: title(y), ...yaxis }, ...others };
+}
+
+/** draws: what was counted for these settings, or null: then the point of the shown d is all there is. */
+export function branchesChart(chart, answer, draws) {
+  const { used, rank, bound, target, side } = answer;
+  const entries = draws?.branches ?? [{ d: used.d, rank: rank.numerical, bound, target }];
+  const d = entries.map((entry) => entry.d);
+  const line = (name, y, style) => ({ type: "scatter", mode: d.length > 1 ? "lines" : "markers", name, x: d, y, ...style, hovertemplate: `%{y} at d = %{x}<extra>${name}</extra>` });
+  const traces = [
+    line("d·r", entries.map((entry) => entry.target), { line: { color: palette().soft, dash: "dot", width: 1.5 }, marker: { color: palette().soft, symbol: "line-ew-open", size: 12 } }),
+    line("bound", entries.map((entry) => entry.bound), { line: { color: ORANGE, width: 8 }, opacity: 0.4, marker: { color: ORANGE, symbol: "square", size: 13 } }),
+    line("measured rank", entries.map((entry) => entry.rank), { mode: d.length > 1 ? "lines+markers" : "markers", line: { color: BLUE, width: 2 }, marker: { color: BLUE, size: 7 } }),
+    { type: "scatter", mode: "markers", name: `d = ${used.d}, shown`, x: [used.d], y: [rank.numerical], marker: { color: BLUE, size: 15, symbol: "circle-open", line: { width: 3 } }, hoverinfo: "skip" },
+  ];
+  const layout = () => layoutOf("branches d", "rank", `${target / used.d} ${side}`, { xaxis: { dtick: 1, range: [0.6, 8.4] }, yaxis: { rangemode: "tozero" } });
+  draw(chart, traces, layout, "");
+}
+
+export function spectrumChart(chart, answer) {
+  const { spectrum, plain, used, target } = answer;
+  const many = spectrum.index.length > 40;
+  const curve = (name, points, style) => ({ type: "scatter", mode: many ? "lines" : "lines+markers", name, x: points.index, y: points.value, ...style, hovertemplate: `σ_%{x} = %{y:.4g}<extra>${name}</extra>` });
+  const traces = spectrum.index.length ? [
+    curve(`under masks, d = ${used.d}`, spectrum, { line: { color: BLUE, width: 2 }, marker: { color: BLUE, size: 5 } }),
+    curve("B·A without masks", plain, { line: { color: ORANGE, dash: "dash", width: 2 }, marker: { color: ORANGE, symbol: "square", size: 5 } }),
+  ] : [];
+  const guide = (at, text) => ({ type: "line", x0: at, x1: at, y0: 0, y1: 1, yref: "paper", line: { color: palette().soft, dash: "dot", width: 1 }, label: { text, textposition: "end", font: { size: 11, color: palette().soft }, textangle: 0, xanchor: "right", yanchor: "top" } });
+  const guides = () => (used.d > 1 ? [guide(used.rank, `r = ${used.rank}`), guide(target, `d·r = ${target}`)] : [guide(used.rank, `r = ${used.rank}`)]);
+  const layout = () => layoutOf("index", "singular value", `${used.rank}`, { yaxis: { type: "log", exponentformat: "power" }, xaxis: { range: [0, 1.06 * Math.max(target, used.rank, 4)] }, shapes: guides() });
+  draw(chart, traces, layout, "ΔW is zero: the masks keep no value in A or in B.");
+}
+
+/** steps: numbers; rows: [{label, look, best, exact, captured: [...]}]. */
+export function fitChart(chart, steps, rows, why) {
+  const traces = steps.length ? rows.flatMap((row) => [
+    { type: "scatter", mode: "lines", name: escaped(row.label), legendgroup: row.label, x: steps, y: row.captured, line: { color: row.look.colour, dash: row.look.dash, width: 2 }, hovertemplate: `%{y:.3f} at step %{x}<extra>${escaped(row.label)}</extra>` },
+    ...(row.exact ? [{ type: "scatter", mode: "lines", showlegend: false, legendgroup: row.label, x: [0, steps.at(-1)], y: [row.best, row.best], line: { color: row.look.colour, dash: "dot", width: 1 }, hovertemplate: `%{y:.3f}: exact optimum<extra>${escaped(row.label)}</extra>` }] : []),
+  ]) : [];
+  const top = 1.06 * Math.max(0.1, ...rows.flatMap((row) => [...row.captured, row.exact ? row.best : 0]));
+  const layout = () => layoutOf("step", "share captured", "fit", { yaxis: { range: [0, top], uirevision: rows.map((row) => row.label).join() } });
+  draw(chart, traces, layout, why);
+}
