@@ -1,4 +1,8 @@
-"""What the playground asks for, as plain functions over `peft_core.playground`. No gradio here, no HTTP."""
+"""What the playground asks for, as plain functions over `peft_core.playground`. No gradio here, no HTTP.
+
+Pairs and made targets need torch and the methods alone, so they wait for no other part of the engine; only the update
+of a run loads a model, and takes the engine for itself meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +48,6 @@ class Playground:
 
     def sketch(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The pair that the sliders ask for; `notes` say which values were brought into range."""
-        self._engine.catalogue()  # imports the engine, in the one thread that may
         from peft_core.playground import clamped, sketched
 
         sketch, notes = clamped(values)
@@ -52,7 +55,6 @@ class Playground:
 
     def drawn(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The theorem over draws, and the rank by number of branches; kept for who asks again."""
-        self._engine.catalogue()
         from peft_core.playground import clamped
 
         found: dict[str, Any] = self._drawn(clamped(values)[0])
@@ -68,7 +70,6 @@ class Playground:
 
     def targets(self) -> list[dict[str, str]]:
         """Finished runs that trained every parameter, newest first."""
-        self._engine.catalogue()
         from peft_core.methods import method_of_part
 
         method = method_of_part("ceiling").id
@@ -103,7 +104,6 @@ class Playground:
         Raises:
             InputError: it cannot be; the sentence names the field.
         """
-        self._engine.catalogue()
         from peft_core.playground import Curves, FitSpec, made_target, ranks_at_equal_parameters
 
         given = dict(values)

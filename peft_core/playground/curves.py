@@ -19,7 +19,7 @@ from peft_core.playground.pair import masks_of
 from peft_core.playground.targets import Target
 from peft_core.records import InputError
 
-STEPS, FEWEST_STEPS = 600, 150
+STEPS, FEWEST_STEPS = 600, 200
 """Of a target of up to 128 x 128 values, and of a large one."""
 RATE, BETAS, EPSILON = 0.1, (0.9, 0.99), 1e-8
 EVERY = 20

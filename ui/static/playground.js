@@ -33,6 +33,7 @@ class Playground {
     this.number = 0;
     this.charts = { branches: this.figure("branches"), spectrum: this.figure("spectrum") };
     this.controls();
+    this.find(".pg-copy").addEventListener("click", () => navigator.clipboard?.writeText(this.find(".pg-command").textContent));
     explain(root);
     this.fit = new FitTarget(root);
     document.addEventListener("ranklab-address", ({ detail }) => detail.tab === "playground" && this.follow());
@@ -42,7 +43,7 @@ class Playground {
 
   figure(name) {
     const figure = this.find(`[data-pg="${name}"]`);
-    return { figure, plot: figure.querySelector(".rl-plot"), note: figure.querySelector(".rl-note") };
+    return { figure, plot: figure.querySelector(".rl-plot"), note: figure.querySelector(".rl-note"), said: figure.querySelector(".pg-said") };
   }
 
   // --- controls ---
@@ -182,6 +183,9 @@ class Playground {
     this.find(".pg-rank-of").textContent = `of at most ${bound} (d·r = ${target}; the layer has room for ${side})`;
     this.find(".pg-why").textContent = answer.why;
     this.find(".pg-share").textContent = counted && counted.target === target ? shareSentence(counted) : "The theorem over draws is counted when the sliders rest.";
+    this.outputs.d.textContent = answer.used.d;
+    this.outputs.rank.textContent = answer.used.rank;
+    this.find(".pg-command").textContent = commandLine(answer.used);
     this.figures();
     branchesChart(this.charts.branches, answer, counted);
     spectrumChart(this.charts.spectrum, answer);
@@ -215,6 +219,13 @@ function shareSentence(draws) {
   const equal = `${fixed(100 * draws.share_equal, 1)} % of ${draws.draws} draws have rank d·r = ${draws.target}`;
   const spread = draws.least_rank === draws.largest_rank ? `all have rank ${draws.least_rank}` : `ranks from ${draws.least_rank} to ${draws.largest_rank}, mean ${fixed(draws.mean_rank, 1)}`;
   return `The theorem over draws: ${equal}; ${spread}.`;
+}
+
+/** What counts the same draws without a page. */
+function commandLine({ rank, d, sparsity, masks, sides, out_features, in_features, seed }) {
+  if (masks === "none" || sides !== "both") return "# the command tries masks on both factors; here the rank is that of one product, at most r";
+  const zeros = masks.includes(":") ? "" : ` --sparsity ${Number(sparsity.toFixed(4))}`;
+  return `python -m peft_core theorem --rank ${rank} --d ${d}${zeros} --masks ${masks} --shape ${out_features}x${in_features} --draws 200 --seed ${seed}`;
 }
 
 function fromAddress() {

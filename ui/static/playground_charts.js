@@ -6,7 +6,8 @@ const CONFIG = { responsive: true, displaylogo: false, modeBarButtonsToRemove: [
 const BLUE = "#0072b2", ORANGE = "#d55e00";
 
 /** Draw now, or as soon as Plotly is there; a chart without points says why. */
-function draw(chart, traces, layout, empty) {
+function draw(chart, traces, layout, empty, said) {
+  chart.said.textContent = said;
   chart.job = () => {
     const drawn = traces.length > 0;
     chart.note.textContent = drawn ? "" : empty;
@@ -43,8 +44,10 @@ export function branchesChart(chart, answer, draws) {
     { type: "scatter", mode: "markers", name: `d = ${used.d}, shown`, x: [used.d], y: [rank.numerical], marker: { color: BLUE, size: 15, symbol: "circle-open", line: { width: 3 } }, hoverinfo: "skip" },
   ];
   const layout = () => layoutOf("branches d", "rank", `${target / used.d} ${side}`, { xaxis: { dtick: 1, range: [0.6, 8.4] }, yaxis: { rangemode: "tozero" } });
-  draw(chart, traces, layout, "");
+  draw(chart, traces, layout, "", entries.map((entry) => `d = ${entry.d}: rank ${entry.rank}, bound ${entry.bound}.`).join(" "));
 }
+
+const rankWords = ({ index, value }) => `${index.at(-1)} singular values from ${value[0].toPrecision(3)} to ${value.at(-1).toPrecision(3)}`;
 
 export function spectrumChart(chart, answer) {
   const { spectrum, plain, used, target } = answer;
@@ -54,10 +57,12 @@ export function spectrumChart(chart, answer) {
     curve(`under masks, d = ${used.d}`, spectrum, { line: { color: BLUE, width: 2 }, marker: { color: BLUE, size: 5 } }),
     curve("B·A without masks", plain, { line: { color: ORANGE, dash: "dash", width: 2 }, marker: { color: ORANGE, symbol: "square", size: 5 } }),
   ] : [];
-  const guide = (at, text) => ({ type: "line", x0: at, x1: at, y0: 0, y1: 1, yref: "paper", line: { color: palette().soft, dash: "dot", width: 1 }, label: { text, textposition: "end", font: { size: 11, color: palette().soft }, textangle: 0, xanchor: "right", yanchor: "top" } });
-  const guides = () => (used.d > 1 ? [guide(used.rank, `r = ${used.rank}`), guide(target, `d·r = ${target}`)] : [guide(used.rank, `r = ${used.rank}`)]);
-  const layout = () => layoutOf("index", "singular value", `${used.rank}`, { yaxis: { type: "log", exponentformat: "power" }, xaxis: { range: [0, 1.06 * Math.max(target, used.rank, 4)] }, shapes: guides() });
-  draw(chart, traces, layout, "ΔW is zero: the masks keep no value in A or in B.");
+  const guide = (at, text, side) => ({ type: "line", x0: at, x1: at, y0: 0, y1: 1, yref: "paper", line: { color: palette().soft, dash: "dot", width: 1 }, label: { text, textposition: "end", font: { size: 11, color: palette().soft }, textangle: 0, xanchor: side, yanchor: "top" } });
+  const guides = () => [guide(used.rank, `r = ${used.rank}`, "left"), ...(used.d > 1 ? [guide(target, `d·r = ${target}`, "right")] : [])];
+  const decades = spectrum.value[0] > 10 * spectrum.value.at(-1) ? { dtick: 1 } : {};
+  const layout = () => layoutOf("index", "singular value", `${used.rank}`, { yaxis: { type: "log", exponentformat: "power", ...decades }, xaxis: { range: [0, 1.06 * Math.max(target, used.rank, 4)] }, shapes: guides() });
+  const ends = spectrum.index.length ? `${rankWords(spectrum)} under masks; ${rankWords(plain)} without.` : "";
+  draw(chart, traces, layout, "ΔW is zero: the masks keep no value in A or in B.", ends);
 }
 
 /** steps: numbers; rows: [{label, look, best, exact, captured: [...]}]. */
@@ -68,5 +73,5 @@ export function fitChart(chart, steps, rows, why) {
   ]) : [];
   const top = 1.06 * Math.max(0.1, ...rows.flatMap((row) => [...row.captured, row.exact ? row.best : 0]));
   const layout = () => layoutOf("step", "share captured", "fit", { yaxis: { range: [0, top], uirevision: rows.map((row) => row.label).join() } });
-  draw(chart, traces, layout, why);
+  draw(chart, traces, layout, why, "The table below has the last value of every curve.");
 }

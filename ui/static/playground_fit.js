@@ -19,7 +19,7 @@ export class FitTarget {
     this.root = root;
     this.find = (selector) => root.querySelector(selector);
     const figure = this.find('[data-pg="fit"]');
-    this.chart = { figure, plot: figure.querySelector(".rl-plot"), note: figure.querySelector(".rl-note") };
+    this.chart = { figure, plot: figure.querySelector(".rl-plot"), note: figure.querySelector(".rl-note"), said: figure.querySelector(".pg-said") };
     this.pairs = FIRST_LOOK.map((pair) => ({ ...pair }));
     this.form();
     new IntersectionObserver((entries, observer) => {
@@ -126,7 +126,7 @@ export class FitTarget {
       select.addEventListener("change", () => pair.masks = select.value);
       return h("div", {}, h("label", { for: select.id }, "masks"), select);
     };
-    this.list.replaceChildren(...this.pairs.map((pair, place) => h("fieldset.pg-pair", {},
+    this.list.replaceChildren(...this.pairs.map((pair, place) => h("fieldset.pg-pair", { "aria-label": `Method ${place + 1}` },
       h("div.pg-pair-head", {}, `Method ${place + 1}`, h("button.rl-button.rl-small", { type: "button", "aria-label": `Remove method ${place + 1}`, disabled: this.pairs.length < 2, onclick: () => this.remove(place) }, "Remove")),
       h("div.pg-pair-fields", {}, field(pair, place, "rank", "r"), field(pair, place, "d", "d"), field(pair, place, "sparsity", "s"), masks(pair, place)))));
     this.add.disabled = this.pairs.length >= MOST_PAIRS;
@@ -219,7 +219,7 @@ function bar(row) {
   track.style.setProperty("--rl-colour", row.look.colour);
   track.firstChild.style.width = `${width}%`;
   track.lastChild.style.left = `calc(${100 * row.best}% - 1px)`;
-  return h("div.pg-bar", {}, track, h("span", {}, has(share) ? fixed(share) : "not finite"));
+  return h("div.pg-bar", {}, h("span", {}, has(share) ? fixed(share) : "not finite"), track);
 }
 
 /** The JSON lines of an answer as they come. */
