@@ -40,7 +40,7 @@ export class FitTarget {
     this.seed = h("input", { type: "text", id: "pg-fit-seed", inputmode: "numeric", value: "0" });
     this.run = h("select", { id: "pg-run" });
     this.site = h("select", { id: "pg-site" });
-    this.runBox = h("div", { hidden: true }, labelled("run", this.run), labelled("map", this.site), h("p.rl-sub"));
+    this.runBox = h("div.pg-run", { hidden: true }, labelled("run", this.run), labelled("map", this.site), h("p.rl-sub"));
     this.rankBox = labelled("k of the flat spectrum", this.rank);
     this.equal = h("input", { type: "checkbox" });
     this.list = h("div.pg-pairs");
