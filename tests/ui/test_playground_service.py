@@ -13,6 +13,7 @@ import torch
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
+from peft_core.export.finished import FinishedRun
 from peft_core.playground import Curves, FitPair, Sketch, made_target, sketched
 from peft_core.records import ComparisonSpec, InputError, MethodSpec
 from tests.ui.stand_in import StandInEngine, StandInRuns
@@ -132,7 +133,7 @@ def test_runs_that_trained_everything_are_offered():
 def test_an_update_of_a_run_is_a_target(monkeypatch):
     updates = {"layer.0.q": torch.randn(24, 3) @ torch.randn(3, 16), "large": torch.zeros(2048, 1024)}
     view = SimpleNamespace(view=lambda comparison: comparison)
-    monkeypatch.setattr("peft_core.export.finished.FinishedRun.of", lambda view, run, folder: (view, run, folder))
+    monkeypatch.setattr(FinishedRun, "of", lambda view, run, folder: (view, run, folder))
     loads = []
     monkeypatch.setattr("peft_core.export.updates.updates_of_run", lambda run: loads.append(run) or updates)
     playground = Playground(view, StandInEngine(), Path)

@@ -54,8 +54,10 @@ export function what(key, text = null) {
 /** The name of the definition of a rank measure or metric, the latter without the task in front of it. */
 export const keyOf = (name) => [name, name?.split(".").at(-1), "score"].find((key) => key && defined(key));
 
-function open(button, key) {
-  const [title, text, source] = DEFINITIONS[key];
+const open = (button, key) => show(button, DEFINITIONS[key]);
+
+/** A popover at a button, with a title, a text and its source. */
+export function show(button, [title, text, source]) {
   const root = button.closest(".rl");
   root.querySelector(":scope > .rl-define")?.remove();
   const box = h("div.rl-define", { popover: "auto", role: "dialog", "aria-label": title, tabindex: "-1" },

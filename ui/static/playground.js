@@ -209,7 +209,7 @@ class Playground {
     ];
     const list = this.find(".pg-figures");
     if (!list.childElementCount) {
-      list.replaceChildren(...entries.map(([name, , term]) => h("div", {}, h("dt", {}, name, " ", h("button.pg-what", { type: "button", "data-term": term, "aria-label": `what is this? ${name}` }, "?")), h("dd"))));
+      list.replaceChildren(...entries.map(([name, , term]) => h("div", {}, h("dt", {}, name, " ", h("button.rl-ask", { type: "button", "data-term": term, "aria-haspopup": "dialog", "aria-label": `What is this: ${name}` }, "?")), h("dd"))));
     }
     entries.forEach(([, content], place) => list.children[place].querySelector("dd").replaceChildren(...[content].flat()));
   }

@@ -1,26 +1,21 @@
 // The playground's charts: rank by number of branches, spectrum, and captured shares. Drawn in place by Plotly.react.
 
-import { escaped, palette, paper } from "./charts.js";
+import { CONFIG, escaped, palette, paper, plotly } from "./charts.js";
 
-const CONFIG = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
 const BLUE = "#0072b2", ORANGE = "#d55e00";
 
 /** Draw now, or as soon as Plotly is there; a chart without points says why. */
 function draw(chart, traces, layout, empty, said) {
   chart.said.textContent = said;
-  chart.job = () => {
+  const job = chart.job = () => {
+    if (job !== chart.job) return;
     const drawn = traces.length > 0;
     chart.note.textContent = drawn ? "" : empty;
     chart.figure.classList.toggle("rl-empty", !drawn);
     window.Plotly.react(chart.plot, traces, layout(), CONFIG);
   };
-  if (window.Plotly) return chart.job();
-  clearInterval(chart.waiting);
-  chart.waiting = setInterval(() => {
-    if (!window.Plotly) return;
-    clearInterval(chart.waiting);
-    chart.job();
-  }, 30);
+  if (window.Plotly) job();
+  else plotly.then(job);
 }
 
 function layoutOf(x, y, revision, more = {}) {

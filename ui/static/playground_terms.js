@@ -1,6 +1,6 @@
-// "What is this?": definitions and their sources, shown in one popover.
+// "What is this?": the playground's definitions and their sources.
 
-import { h } from "./util.js";
+import { show } from "./define.js";
 
 const TERMS = {
   bound: ["Rank and its bound", "The rank of ΔW is the number of its singular values above max(out, in)·ε·σ₁ (ε of float64). A sum of d products of inner dimension r has rank at most d·r, and no matrix has more rank than its smaller side. CapaBoost's theorem: with independent masks on one shared pair of Gaussian factors the rank is d·r with high probability. Equal masks, no masks, or masks on one factor alone leave it at r.", "CapaBoost (ICLR 2024), section 3"],
@@ -15,19 +15,10 @@ const TERMS = {
   optimum: ["The mark on the bar", "The best that any matrix of this rank can capture: the target's largest singular values (truncated SVD). An unmasked pair can reach it, so there it is the exact optimum and a check of the optimiser. For masked, tied pairs it is only a ceiling: nobody knows their optimum, and what is shown is what Adam found.", "Eckart and Young, 1936"],
 };
 
-/** Every button with a data-term in `root` opens the popover. */
+/** Every button with a data-term in `root` opens its definition. */
 export function explain(root) {
-  const popover = root.querySelector(".pg-popover");
   root.addEventListener("click", (event) => {
     const button = event.target.closest("[data-term]");
-    if (!button) return;
-    const [title, text, source] = TERMS[button.dataset.term];
-    const close = h("button.rl-button.rl-small", { type: "button", onclick: () => popover.hidePopover() }, "Close");
-    popover.replaceChildren(h("h3", {}, title), h("p", {}, text), h("p.rl-sub", {}, `Source: ${source}.`), close);
-    popover.setAttribute("role", "dialog");
-    popover.setAttribute("aria-label", title);
-    popover.showPopover();
-    close.focus();
-    popover.ontoggle = (toggled) => toggled.newState === "closed" && button.focus();
+    if (button) show(button, TERMS[button.dataset.term]);
   });
 }
