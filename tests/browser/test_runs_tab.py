@@ -9,7 +9,7 @@ import zipfile
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.browser.conftest import FullApp, Visitor
 
@@ -132,6 +132,17 @@ def test_curves_of_any_comparisons_lie_over_each_other(app: FullApp, visitor: Vi
     expect(page.locator(".rl-key li")).to_have_count(2)
     expect(page.locator(f'[data-pick="{second}-0"]')).not_to_be_checked()
     page.wait_for_function("document.querySelector('[data-chart=overlay] .rl-plot').data?.length >= 4")
+
+
+def test_what_is_typed_before_the_script_is_there_counts(visitor: Visitor) -> None:
+    page = visitor.open("#c=example")
+    page.wait_for_function("document.querySelector('.rl-state')?.dataset.state")
+    held: list[Route] = []
+    page.route("**/static/runs.js", held.append)
+    page.get_by_role("tab", name="Runs").click()
+    page.locator("[name=search]").fill("bitfit")
+    held[0].continue_()
+    count(page, "2,500")
 
 
 def test_a_note_is_kept_and_found(app: FullApp, visitor: Visitor) -> None:

@@ -79,6 +79,7 @@ class Runs {
 
   async open() {
     const found = address.read();
+    this.query.search ||= this.find('[name="search"]').value; // typed before this script was there
     this.fillForm();
     this.overlay.open((found.over ?? "").split(",").filter(Boolean));
     this.jump();
