@@ -7,24 +7,40 @@ load its script, `static/<id>.js`, which exports `mount(element)`. Nothing of a 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import gradio as gr
 
 STATIC = Path(__file__).parent / "static"
-HEAD = """
+_IMPORT = re.compile(r'^import .*?from "\./([\w-]+\.js)";$', re.MULTILINE)
+
+
+def modules(entry: str) -> list[str]:
+    """A script of `static/` and all that it imports at once, so that a browser can ask for them together."""
+    found = [entry]
+    for name in found:
+        found += [other for other in _IMPORT.findall((STATIC / name).read_text(encoding="utf-8")) if other not in found]
+    return found
+
+
+def head() -> str:
+    """What stands in the page's head: the first tab is asked for before Gradio has drawn anything."""
+    return f"""
 <link rel="stylesheet" href="ranklab/static/style.css">
 <link rel="modulepreload" href="ranklab/static/frame.js">
-<script>(() => {
+<script>(() => {{
   const query = new URLSearchParams(location.hash.slice(1));
   if ((query.get("tab") ?? "compare") !== "compare") return;
   const id = query.get("c");
   window.ranklabFirst = fetch("ranklab/view" + (id ? "?id=" + encodeURIComponent(id) : ""));
-  const ahead = document.createElement("link");
-  [ahead.rel, ahead.href] = ["modulepreload", "ranklab/static/page.js"];
-  document.head.append(ahead);
-})();</script>
+  for (const name of {json.dumps(modules("page.js"))}) {{
+    const ahead = document.createElement("link");
+    [ahead.rel, ahead.href] = ["modulepreload", "ranklab/static/" + name];
+    document.head.append(ahead);
+  }}
+}})();</script>
 <script async src="ranklab/plotly.min.js"></script>
 <script type="module" src="ranklab/static/frame.js"></script>
 """

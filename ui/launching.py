@@ -15,7 +15,7 @@ from peft_core.records import View
 from ui.compare import compare_tab
 from ui.engine import Engine, LocalEngine, Warmup
 from ui.exports import ExportCommand, Exports
-from ui.frame import HEAD, frame
+from ui.frame import frame, head
 from ui.playground import playground_tab
 from ui.playground_routes import playground_routes
 from ui.playground_service import Playground
@@ -72,7 +72,7 @@ def serve(
         server_port=port,
         app_kwargs={"routes": [*more, *playground, *routes(Service(runs, engine, example, uploads), warmup, uploads)]},
         theme=theme(),
-        head=HEAD,
+        head=head(),
         prevent_thread_lock=True,
         ssr_mode=False,
         mcp_server=False,

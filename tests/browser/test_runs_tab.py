@@ -138,7 +138,7 @@ def test_what_is_typed_before_the_script_is_there_counts(visitor: Visitor) -> No
     page = visitor.open("#c=example")
     page.wait_for_function("document.querySelector('.rl-state')?.dataset.state")
     held: list[Route] = []
-    page.route("**/static/runs.js", held.append)
+    page.route("**/static/runs.js", lambda route: held.append(route))
     page.get_by_role("tab", name="Runs").click()
     page.locator("[name=search]").fill("bitfit")
     held[0].continue_()
