@@ -18,10 +18,15 @@ function translucent(colour, alpha) {
   return `rgba(${part(1)},${part(3)},${part(5)},${alpha})`;
 }
 
+let known = {};
+
+/** The theme's colours; read again when the theme, a class of the body, changes. */
 export function palette() {
+  if (known.text && known.theme === document.body.className) return known;
   const style = getComputedStyle(document.querySelector(".rl"));
   const pick = (name) => style.getPropertyValue(name).trim();
-  return { text: pick("--rl-text"), soft: pick("--rl-soft"), grid: pick("--rl-grid"), panel: pick("--rl-panel") };
+  known = { theme: document.body.className, text: pick("--rl-text"), soft: pick("--rl-soft"), grid: pick("--rl-grid"), panel: pick("--rl-panel") };
+  return known;
 }
 
 export const escaped = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
@@ -71,7 +76,7 @@ export class Chart {
    * is another one when the lines are. What is drawn already is not drawn again.
    */
   draw(job) {
-    if (!this.visible || !window.Plotly || !this.plot.offsetParent) {
+    if (!this.visible || !window.Plotly) {
       this.pending = job;
       return;
     }
