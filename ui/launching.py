@@ -12,6 +12,7 @@ import gradio as gr
 from starlette.routing import BaseRoute
 
 from peft_core.records import View
+from ui.answering import AnsweringProcess
 from ui.compare import compare_tab
 from ui.engine import Engine, LocalEngine, Warmup
 from ui.exports import ExportCommand, Exports
@@ -24,6 +25,9 @@ from ui.runs import runs_tab
 from ui.runs_routes import runs_routes
 from ui.runs_service import RunsService
 from ui.service import Runs, Service, shipped_example
+from ui.tryit import tryit_tab
+from ui.tryit_routes import tryit_routes
+from ui.tryit_service import TryService
 from ui.uploads import Uploads
 
 log = logging.getLogger(__name__)
@@ -33,6 +37,7 @@ TABS = (
     ("compare", "Compare", compare_tab),
     ("playground", "Rank playground", playground_tab),
     ("runs", "Runs", runs_tab),
+    ("try", "Try it", tryit_tab),
 )
 """Id, title, content; in the order of the page."""
 
@@ -97,13 +102,17 @@ def launch(host: str | None = None, port: int | None = None) -> None:
         command = ExportCommand(home())
         exports = Exports(home() / "exports", command)
         exports.sweep()
-        more = runs_routes(RunsService(supervisor, exports))
-        page, address = serve(supervisor, LocalEngine(), shipped_example(), uploads, host, chosen, more)
+        engine, models = LocalEngine(), AnsweringProcess(home())
+        tries = TryService(supervisor, models, engine, uploads)
+        more = [*runs_routes(RunsService(supervisor, exports)), *tryit_routes(tries)]
+        page, address = serve(supervisor, engine, shipped_example(), uploads, host, chosen, more)
         log.warning("RankLab is on %s", address)
         _wait()
         page.close()
         exports.close()
         command.close()
+        tries.close()
+        models.close()
 
 
 def _wait() -> None:

@@ -194,6 +194,11 @@ class Predictors:
         with self._lock:
             return [self._predictor(run, task).answers(asked) for run in runs]
 
+    def roles(self, run: FinishedRun, task: str | None = None) -> tuple[str, ...]:
+        """What an input of a run must have; see `Predictor.roles`."""
+        with self._lock:
+            return self._predictor(run, task).roles
+
     def clear(self) -> None:
         """Lets everything go."""
         with self._lock:

@@ -59,6 +59,8 @@ class Digits:
         protocol="stratified split fixed by the data seed; the score is that of the last step",
     )
     teacher = None
+    scan = 8
+    """Side of the scans that the images are enlarged from; a drawing is brought to it first."""
 
     def check(self, options: Mapping[str, Any]) -> None:
         check_options(options, self.info.options)
