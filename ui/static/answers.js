@@ -41,8 +41,9 @@ function numbers(values, found, about) {
     if (!mean || !deviation || found.standardised) return text;
     const away = (value - mean[place]) / deviation[place];
     const left = 50 + (50 * Math.max(-REACH, Math.min(REACH, away))) / REACH;
-    const title = `from ${fixed(mean[place] - REACH * deviation[place], 2)} to ${fixed(mean[place] + REACH * deviation[place], 2)}; the line is the mean of the training rows`;
-    return [text, h("div.rl-scale", { title, role: "img", "aria-label": `${fixed(away, 2)} deviations from the mean of the training rows` }, h("i", { style: `left:${left}%` }))];
+    const end = (times) => h("span", {}, fixed(mean[place] + times * deviation[place], 1));
+    const ends = h("div.rl-ends.rl-sub", { "aria-hidden": "true" }, end(-REACH), h("span", {}, `${fixed(mean[place], 1)}: mean of the training rows`), end(REACH));
+    return [text, h("div.rl-scale", { role: "img", "aria-label": `${fixed(away, 2)} deviations from the mean of the training rows` }, h("i", { style: `left:${left}%` })), ends];
   });
   const note = found.standardised ? h("p.rl-sub", {}, "in deviations from a mean that is not known here") : null;
   return [rows, note];

@@ -103,8 +103,8 @@ export class Differ {
     this.find("[name=who]").closest("label").hidden = found.right.includes(null);
     const table = this.find(".rl-rows-differ");
     const sorted = table.contains(document.activeElement) ? document.activeElement.dataset.sort : null;
-    const body = found.rows.length ? found.rows.map((row) => this.row(row, found)) : [h("tr", {}, h("td.text", { colspan: String(this.about.runs.length + 3) }, found.kept ? "No row fits these filters." : "They agree on every row that was looked at."))];
-    table.replaceChildren(this.head(found), h("tbody", {}, body));
+    const body = found.rows.length ? found.rows.map((row) => this.row(row, found)) : [h("tr", { role: "row" }, h("td.text", { colspan: String(this.about.runs.length + 4), role: "cell" }, found.kept ? "No row fits these filters." : "They agree on every row that was looked at."))];
+    table.replaceChildren(this.head(found), h("tbody", { role: "rowgroup" }, body));
     if (sorted) table.querySelector(`[data-sort="${sorted}"]`)?.focus();
     const { offset } = this.query, last = offset + found.rows.length;
     this.find(".rl-count").textContent = found.total ? `${found.rows.length ? offset + 1 : last}–${last} of ${found.total.toLocaleString("en")} rows` : "";
@@ -117,7 +117,7 @@ export class Differ {
       const active = this.query.sort === sort;
       const arrow = active ? (this.query.up ? " ↑" : " ↓") : "";
       const button = h("button", { type: "button", title: "sort", "data-sort": sort, onclick: () => this.sort(sort) }, name, arrow);
-      return h("th", { scope: "col", class: kind || null, "aria-sort": active ? (this.query.up ? "ascending" : "descending") : null }, button);
+      return h("th", { scope: "col", role: "columnheader", class: kind || null, "aria-sort": active ? (this.query.up ? "ascending" : "descending") : null }, button);
     };
     const methods = this.about.runs.map((run, place) => {
       const made = cell(breakable(run.label), String(place));
@@ -126,7 +126,7 @@ export class Differ {
       if (count) made.append(count);
       return made;
     });
-    return h("thead", {}, h("tr", {}, cell("row", "row", ""), h("th.text", { scope: "col" }, h("span.rl-sub", {}, "input")), cell("true answer", "truth"), methods, cell("apart", "spread", "")));
+    return h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, cell("row", "row", ""), h("th.text", { scope: "col", role: "columnheader" }, h("span.rl-sub", {}, "input")), cell("true answer", "truth"), methods, cell("apart", "spread", "")));
   }
 
   sort(column) {
@@ -139,10 +139,11 @@ export class Differ {
     const answers = row.answers.map((answer, place) => {
       const sure = has(row.confidence[place]) ? h("span.rl-sub", {}, ` ${percent(row.confidence[place])}`) : null;
       const right = row.right[place];
-      return h("td.text", {}, right ? h("span.rl-mark-right", {}, "✓ ", h("span.rl-sr", {}, "right: ")) : null, shown(answer), sure);
+      return h("td.text", { role: "cell", "data-of": this.about.runs[place].label }, right ? h("span.rl-mark-right", {}, "✓ ", h("span.rl-sr", {}, "right: ")) : null, shown(answer), sure);
     });
     const spread = numbers ? fixed(row.spread, 2) : String(row.spread);
-    return h("tr", {}, h("th", { scope: "row" }, String(row.row)), input(row.input), h("td.text", {}, has(row.truth) ? shown(row.truth) : "–"), answers, h("td", {}, spread));
+    const truth = h("td.text", { role: "cell", "data-of": "true answer" }, has(row.truth) ? shown(row.truth) : "–");
+    return h("tr", { role: "row" }, h("th", { scope: "row", role: "rowheader" }, String(row.row)), input(row.input), truth, answers, h("td", { role: "cell", "data-of": "apart" }, spread));
   }
 
   complain(error) {
@@ -168,7 +169,7 @@ function shown(answer) {
 }
 
 function input(entry) {
-  if (entry.image) return h("td.text.rl-input.rl-image", {}, h("img", { src: `data:image/png;base64,${entry.image}`, alt: "the row's picture" }));
+  if (entry.image) return h("td.text.rl-input.rl-image", { role: "cell" }, h("img", { src: `data:image/png;base64,${entry.image}`, alt: "the row's picture" }));
   const several = Object.keys(entry).length > 1;
-  return h("td.text.rl-input", {}, Object.entries(entry).map(([role, text]) => h("div", {}, several ? h("span.rl-role", {}, `${role}: `) : null, text)));
+  return h("td.text.rl-input", { role: "cell" }, Object.entries(entry).map(([role, text]) => h("div", {}, several ? h("span.rl-role", {}, `${role}: `) : null, text)));
 }

@@ -143,7 +143,7 @@ function summary(answers, about) {
   const texts = answers.filter((answer) => !answer.error).map((answer) => answer.answer);
   if (about.problem === "regression" || texts.length < 2) return `${texts.length} ${texts.length === 1 ? "method has" : "methods have"} answered.`;
   const kinds = new Set(texts).size;
-  return kinds === 1 ? `All ${texts.length} methods give the same answer.` : `${texts.length} methods give ${kinds} different answers.`;
+  return kinds === 1 ? `${texts.length === 2 ? "Both" : `All ${texts.length}`} methods give the same answer.` : `${texts.length} methods give ${kinds} different answers.`;
 }
 
 export function mount(element) {
