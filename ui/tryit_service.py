@@ -19,6 +19,7 @@ from peft_core.report import tables
 from peft_core.report.palette import look
 from peft_core.report.series import labels
 from peft_core.runs import Refused
+from peft_core.runs.folders import comparison_folder
 from ui.answering import Answering
 from ui.form import FormError
 from ui.service import title
@@ -39,11 +40,11 @@ Texts = dict[Literal["text", "text2", "question", "context"], str]
 class KeptRuns(Protocol):
     """The part of the supervisor that the tab uses."""
 
+    home: Path
+
     def recent(self, newest: int) -> list[ComparisonRow]: ...
 
     def view(self, comparison_id: str, after: int = 0) -> View: ...
-
-    def folder(self, given: str) -> Path: ...
 
 
 class Origins(Protocol):
@@ -137,10 +138,7 @@ class TryService:
         }
 
     def _kept(self, row: ComparisonRow) -> bool:
-        try:
-            return any(self._runs.folder(row.id).glob("*/adapter/adapter.json"))
-        except InputError:
-            return False
+        return any(comparison_folder(self._runs.home, row.id).glob("*/adapter/adapter.json"))
 
     def _found(self, comparison: str) -> list[ComparisonRow]:
         try:
@@ -151,7 +149,7 @@ class TryService:
 
     def _chosen(self, whom: Whom) -> Chosen:
         view = self._runs.view(whom.comparison, NO_EVENTS)
-        folder = self._runs.folder(view.comparison.id)
+        folder = comparison_folder(self._runs.home, view.comparison.id)
         there = [
             row
             for row in view.runs

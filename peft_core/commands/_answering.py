@@ -173,7 +173,8 @@ def main() -> None:
     from peft_core.export.predicting import Predictors
     from peft_core.training.environment import pick_device
 
-    predictors = Predictors(backbones=1, runs=MOST_RUNS, device=str(pick_device("auto")))
+    # One for the questions, one for the table between them.
+    predictors = Predictors(backbones=2, runs=MOST_RUNS, device=str(pick_device("auto")))
     serve(inbox, Desk(home(), predictors, Reporter(replies).send))
     leave(0)
 

@@ -71,7 +71,8 @@ def test_without_weights_the_tab_says_why_and_where_to_go(
 def test_a_digit_is_drawn_a_picture_is_chosen_and_every_method_answers(
     visitor: Visitor, trained: dict[str, str]
 ) -> None:
-    page = visitor.open("#tab=try")
+    page = visitor.open("#tab=try&c=example")
+    expect(page.locator(".rl-instead")).to_contain_text("example comes without its weights", timeout=15_000)
     ask = page.get_by_role("button", name="Ask", exact=True)
     expect(ask).to_be_visible(timeout=LIMIT)
     expect(page.locator("[name=comparison]")).to_have_value(trained["digits"])

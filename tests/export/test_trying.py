@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
+import queue
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from peft_core.commands._answering import Desk
+from peft_core.commands._answering import Desk, serve
 from peft_core.export.finished import FinishedRun
 from peft_core.export.predicting import Predictors
 from peft_core.export.trying import Disagreements, answered, described, scanned
@@ -156,6 +157,13 @@ def test_the_latest_question_wins_and_a_table_lets_questions_go_first(made, desk
     assert [reply["number"] for reply in desk.sent] == [1, 2, 3, 4, 1, 1, 1]
     assert desk.sent[0]["progress"] == (32, 80) and desk.sent[1]["answer"] == {"late": True}
     assert len(desk.sent[2]["answer"]["answers"]) == 2 and desk.sent[-1]["answer"]["looked"] == ROWS
+
+
+def test_the_process_ends_when_nobody_asks(made, desk):
+    inbox = queue.SimpleQueue()
+    inbox.put(command(made, "span_qa", 1, "ask", input={"text": "x"}))
+    serve(inbox, desk.desk, idle=0.01)
+    assert [reply["number"] for reply in desk.sent] == [1] and desk.sent[0]["error"]["field"] == "text"
 
 
 def test_a_picture_is_never_a_path_and_bad_ones_are_sentences(made, desk):

@@ -29,7 +29,8 @@ function shares(confidence, chosen) {
     return h(`div.rl-barrow${label === chosen ? ".rl-top" : ""}`, {}, h("span.rl-barname", { title: label }, label), line, h("span.rl-barvalue", {}, text));
   });
   const rest = few ? null : h("p.rl-sub", {}, `and ${confidence.length - shown.length} more classes`);
-  return h("div.rl-shares", { role: "group", "aria-label": "Confidence" }, rows, rest);
+  const width = Math.min(14, Math.max(...shown.map(([label]) => label.length)) + 1);
+  return h("div.rl-shares", { role: "group", "aria-label": "Confidence", style: `--rl-name:${width}ch` }, rows, rest);
 }
 
 export const percent = (share) => `${(100 * share).toFixed(1)} %`;

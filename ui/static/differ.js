@@ -103,7 +103,7 @@ export class Differ {
     this.find("[name=who]").closest("label").hidden = found.right.includes(null);
     const table = this.find(".rl-rows-differ");
     const sorted = table.contains(document.activeElement) ? document.activeElement.dataset.sort : null;
-    const body = found.rows.length ? found.rows.map((row) => this.row(row, found)) : [h("tr", { role: "row" }, h("td.text", { colspan: String(this.about.runs.length + 4), role: "cell" }, found.kept ? "No row fits these filters." : "They agree on every row that was looked at."))];
+    const body = found.rows.length ? found.rows.map((row) => this.row(row, found)) : [h("tr", { role: "row" }, h("td.text", { colspan: String(this.about.runs.length + 4), role: "cell" }, none(found)))];
     table.replaceChildren(this.head(found), h("tbody", { role: "rowgroup" }, body));
     if (sorted) table.querySelector(`[data-sort="${sorted}"]`)?.focus();
     const { offset } = this.query, last = offset + found.rows.length;
@@ -160,6 +160,11 @@ function said(found) {
     classification: "Apart: how many methods do not give the commonest answer.",
   }[found.problem] ?? "Texts are compared without case, punctuation and articles; apart: how many methods do not give the commonest answer.";
   return `They disagree on ${rows(found.differ)} of ${part}${found.kept < found.differ ? `; ${rows(found.kept)} of them are listed, ${SEVERAL}` : ""}. ${kind}`;
+}
+
+function none(found) {
+  if (found.kept) return "No row fits these filters.";
+  return found.problem === "regression" ? "On no row that was looked at do their answers lie that far apart." : "They agree on every row that was looked at.";
 }
 
 function shown(answer) {

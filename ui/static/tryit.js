@@ -38,11 +38,20 @@ class Try {
       this.drawMenu(menu);
       const ids = menu.comparisons.map((entry) => entry.id);
       const wanted = [found.try, this.whom.comparison, found.c, ids[0]].find((id) => ids.includes(id));
+      const open = found.try ?? found.c;
+      this.instead(open && !ids.includes(open) ? open : "");
       if (wanted && wanted !== this.whom.comparison) this.choose({ comparison: wanted }, false);
       else if (wanted) this.find("[name=comparison]").value = wanted;
     } catch (error) {
       this.complain(error);
     }
+  }
+
+  /** Why another comparison answers than the one that is open elsewhere. */
+  instead(open) {
+    const why = open === "example" ? "The shipped example comes without its weights" : `The comparison ${open} has no weights here`;
+    this.find(".rl-instead").textContent = open ? `${why}, so another one answers.` : "";
+    this.find(".rl-instead").hidden = !open;
   }
 
   drawMenu(menu) {
@@ -62,7 +71,10 @@ class Try {
     this.whom = whom;
     this.about = null;
     this.find("[name=comparison]").value = whom.comparison;
-    if (byHand) address.write({ try: whom.comparison });
+    if (byHand) {
+      address.write({ try: whom.comparison });
+      this.instead("");
+    }
     this.find(".rl-asking").replaceChildren(h("p.rl-sub", { role: "status" }, "Loading the models. The first time this takes some seconds."));
     this.find(".rl-answers").replaceChildren();
     this.find(".rl-answer-state").textContent = "";
