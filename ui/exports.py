@@ -108,7 +108,7 @@ class Exports:
             kept = set(self._jobs)
         for path in self._folder.iterdir() if self._folder.is_dir() else ():
             if path.name.partition(".")[0] not in kept:
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Make no more."""
