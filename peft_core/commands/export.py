@@ -130,6 +130,8 @@ def _print_report(report: dict[str, Any]) -> None:
         markup=False,
         soft_wrap=True,
     )
+    if report["note"] is not None:
+        messages.print(report["note"], markup=False, soft_wrap=True)
     if "compressed" in report:
         written = report["compressed"]
         messages.print(

@@ -15,9 +15,6 @@ from peft_core.export.peft_format import CONFIG, WEIGHTS, check_peft, lora_confi
 from peft_core.export.rank_report import check_energy, least_rank
 from peft_core.records import InputError
 
-HARMLESS = (True, False, None, "gaussian", "eva", "orthogonal")
-"""Kinds of initialisation that leave the base weights as they are when a folder is loaded."""
-
 
 def compress_folder(folder: Path, energy: float, to: Path, model: str | None = None) -> None:
     """Writes the adapter with the fewest directions that hold a share of each update's squared norm.
@@ -43,11 +40,8 @@ def compress_folder(folder: Path, energy: float, to: Path, model: str | None = N
             (fresh / "README.md").write_text(_card(folder, energy), encoding="utf-8")
         return
     found = read_lora_folder(folder)
-    kind = found.config.get("init_lora_weights", True)
-    if kind not in HARMLESS:
-        raise InputError(
-            "adapter", str(folder), f"loading it changes the base weights ({str(kind)[:30]}), so it cannot be cut"
-        )
+    if (kind := found.changes_base) is not None:
+        raise InputError("adapter", str(folder), f"loading it changes the base weights ({kind}), so it cannot be cut")
     with new_folder(to) as fresh:
         tensors, ranks = _cut(found, energy)
         write_json(fresh / CONFIG, _config(found, ranks))
@@ -70,7 +64,10 @@ def _cut(found: LoraFolder, energy: float) -> tuple[dict[str, Tensor], dict[str,
             tensors[layer.a] = as_tensor(pair.right, (rank, *layer.shape_a[1:]), a)
             tensors[layer.b] = as_tensor(pair.left, (layer.shape_b[0], rank, *layer.shape_b[2:]), b)
             ranks[layer.module] = rank
-        tensors |= {name: file.get_tensor(name) for name in found.others}
+        scales = {layer.b.removesuffix("weight") + "bias": layer.scale for layer in found.layers}
+        for name in found.others:  # PEFT scales a bias of B as it scales the product
+            value = file.get_tensor(name)
+            tensors[name] = (value * scales[name]).to(value.dtype) if name in scales else value
     return tensors, ranks
 
 

@@ -119,7 +119,19 @@ def _describe(recipe: Recipe, to: Path) -> None:
 # --- LoRA folders of PEFT ---
 
 
+NO_RUN = {
+    "alora_invocation_tokens": "it is aLoRA, which acts from certain tokens on; only plain LoRA can be a run",
+    "layer_replication": "it repeats layers of its base, which has no place in a run",
+}
+
+
 def _of_lora(found: LoraFolder, model: str | None) -> Imported:
+    for name, why in NO_RUN.items():
+        if found.config.get(name):
+            raise InputError("adapter", str(found.path), why)
+    if (kind := found.changes_base) is not None:
+        allowed = f"loading it changes the base weights ({kind}), so it cannot be a run; save it as plain LoRA first"
+        raise InputError("adapter", str(found.path), allowed)
     base = _base(found, model)
     facts = _task(found, base)
     name = f"{base.id}@{base.commit}" if base.commit else base.id

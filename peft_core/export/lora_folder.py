@@ -39,6 +39,8 @@ OTHER_KINDS = {
     "arrow_config": "Arrow, which routes among adapters",
     "target_parameters": "LoRA on parameters of experts",
 }
+HARMLESS = (True, False, None, "gaussian", "eva", "orthogonal")
+"""Kinds of initialisation that leave the base weights as they are when a folder is loaded."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,15 @@ class LoraFolder:
     config: Mapping[str, Any]
     layers: tuple[LoraLayer, ...]
     others: Mapping[str, tuple[int, ...]]
+
+    @property
+    def changes_base(self) -> str | None:
+        """The kind of initialisation by which PEFT changes the base weights when it loads the folder, such as PiSSA's.
+
+        The update is then not the product of the factors alone.
+        """
+        kind = self.config.get("init_lora_weights", True)
+        return None if kind in HARMLESS else str(kind)[:30]
 
     @contextmanager
     def opened(self) -> Iterator[Any]:
@@ -186,8 +197,8 @@ def _layer(
 class _Alphas:
     """The scale of every module: alpha / r, with rsLoRA alpha / sqrt(r), alpha by module where a pattern says so.
 
-    A pattern is an expression for the end of a module's name. One from a stranger's file may take for ever to match,
-    so only simple ones are taken.
+    A pattern is an expression for the end of a module's name, and the first that fits counts, as in PEFT. One from a
+    stranger's file may take for ever to match, so only simple ones are taken.
     """
 
     def __init__(self, config: Mapping[str, Any], path: Path) -> None:
@@ -196,16 +207,16 @@ class _Alphas:
         patterns = config.get("alpha_pattern") or {}
         if not isinstance(patterns, dict) or len(patterns) > MAX_LAYERS:
             raise InputError("adapter", str(path), "its alpha_pattern must be an object")
-        self.exact = {key: self._number(value) for key, value in patterns.items()}
-        self.expressions = [(self._compiled(key), value) for key, value in self.exact.items()]
+        self.values = [self._number(value) for value in patterns.values()]
+        self.names = {key: place for place, key in enumerate(patterns) if _PLAIN.fullmatch(key)}
+        self.expressions = [(place, self._compiled(key)) for place, key in enumerate(patterns) if key not in self.names]
 
     def _number(self, value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise InputError("adapter", str(self.path), "its lora_alpha and alpha_pattern must be finite numbers")
         return float(value)
 
-    def _compiled(self, key: str) -> re.Pattern[str] | None:
-        """None for a plain name that is looked up first."""
+    def _compiled(self, key: str) -> re.Pattern[str]:
         simple = len(key) <= 500 and len(re.findall(r"[*+{?]", key)) <= 3 and not re.search(r"\)[*+{?]", key)
         try:
             if simple:
@@ -216,11 +227,11 @@ class _Alphas:
 
     def scale(self, module: str, rank: int) -> float:
         """What the product of the module's factors is multiplied with."""
-        alpha = self.common
-        if module in self.exact and _PLAIN.fullmatch(module):
-            alpha = self.exact[module]
-        else:
-            alpha = next((value for found, value in self.expressions if found and found.match(module)), alpha)
+        parts = module.split(".")
+        ends = (".".join(parts[start:]) for start in range(len(parts)))
+        places = [self.names[end] for end in ends if end in self.names]
+        places += [next((place for place, found in self.expressions if found.match(module)), len(self.values))]
+        alpha = [*self.values, self.common][min(places)]
         return alpha / math.sqrt(rank) if self.stabilised else alpha / rank
 
 

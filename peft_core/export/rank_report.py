@@ -60,7 +60,10 @@ class LayerReport:
 
 @dataclass(frozen=True)
 class Inspected:
-    """A folder's report. others: values beside the updates, such as a head. bytes: of the files of weights."""
+    """A folder's report.
+
+    others: values beside the updates, such as a head. bytes: of the files of weights. note: what the report leaves out.
+    """
 
     folder: Path
     format: str
@@ -70,6 +73,7 @@ class Inspected:
     others: int
     bytes: int
     energy: float
+    note: str | None = None
 
     def described(self) -> dict[str, Any]:
         """For JSON."""
@@ -82,6 +86,7 @@ class Inspected:
             "kind": self.kind,
             "base_model": self.base_model,
             "energy": self.energy,
+            "note": self.note,
             "layers": [layer.described() for layer in self.layers],
             "total": {
                 "parameters": parameters,
@@ -118,7 +123,15 @@ def inspect_folder(folder: Path, energy: float = ENERGY, model: str | None = Non
     others = sum(torch.Size(shape).numel() for shape in found.others.values())
     base = found.config.get("base_model_name_or_path")
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    return Inspected(folder, "peft", "LORA", base if isinstance(base, str) else None, layers, others, size, energy)
+    named = base if isinstance(base, str) else None
+    return Inspected(folder, "peft", "LORA", named, layers, others, size, energy, _note(found))
+
+
+def _note(found: LoraFolder) -> str | None:
+    kind = found.changes_base
+    if kind is None:
+        return None
+    return f"loading it changes the base weights ({kind}): these are the ranks of its factors, not of its update"
 
 
 def check_energy(energy: float) -> None:

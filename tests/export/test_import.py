@@ -121,6 +121,24 @@ def test_what_has_no_place_is_one_sentence_and_nothing_is_stored(options, model,
     assert not (home() / "store.sqlite").exists()
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"init_lora_weights": "pissa"}, "changes the base weights (pissa)"),
+        ({"init_lora_weights": "olora"}, "changes the base weights (olora)"),
+        ({"alora_invocation_tokens": [5]}, "aLoRA"),
+        ({"layer_replication": [[0, 2], [0, 2]]}, "repeats layers"),
+    ],
+)
+def test_what_would_answer_otherwise_than_in_peft_is_refused(settings, words, tmp_path, capsys):
+    made_elsewhere(tmp_path / "theirs", exclude_modules=["classifier.dense"])
+    put(tmp_path / "theirs", **settings)
+    capsys.readouterr()
+    assert main(["import", str(tmp_path / "theirs"), "--model", "tiny-text"]) == 2
+    said = capsys.readouterr().err
+    assert words in said and said.count("\n") == 1, said
+
+
 def test_a_folder_without_a_base_model_asks_for_it(tmp_path, capsys):
     made_elsewhere(tmp_path / "theirs", exclude_modules=["classifier.dense"])
     put(tmp_path / "theirs", base_model_name_or_path=None)

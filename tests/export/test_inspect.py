@@ -28,6 +28,8 @@ def made_by_peft(folder, family="roberta", decay=0.5, **options):
     deltas = {}
     with torch.no_grad():
         for name, module in model.base_model.model.named_modules():
+            if options.get("lora_bias") and hasattr(module, "lora_B"):
+                module.lora_B["default"].bias.normal_()
             if hasattr(module, "lora_A") and (module.lora_A or module.lora_embedding_A):
                 b = module.lora_B["default"].weight if module.lora_A else module.lora_embedding_B["default"]
                 if not module.lora_A:
@@ -44,8 +46,12 @@ KINDS = {
         "rank_pattern": {"query": 3},
         "alpha_pattern": {"value": 5, r"^roberta\.encoder\.layer\.1\..*query": 7},
     },
+    "first pattern that fits": {
+        "alpha_pattern": {".*1.*value": 2, "query": 3, "roberta.encoder.layer.0.attention.self.query": 50, "value": 9}
+    },
     "rslora": {"use_rslora": True, "rank_pattern": {"layer.0.attention.self.query": 2}},
     "embedding": {"target_modules": ["word_embeddings", "query"]},
+    "biases of B": {"lora_bias": True, "lora_alpha": 30},
     "head": {"task_type": "SEQ_CLS", "bias": "lora_only"},
     "all biases": {"task_type": "SEQ_CLS", "bias": "all", "modules_to_save": ["LayerNorm"]},
 }
@@ -242,9 +248,12 @@ def test_a_folder_that_cannot_be_read_is_one_sentence(kind, folder, tmp_path, ca
     assert words in said.err and not (tmp_path / "b").exists()
 
 
-def test_an_adapter_whose_loading_changes_the_base_has_a_report_and_is_not_cut(folder, tmp_path):
+def test_an_adapter_whose_loading_changes_the_base_has_a_report_that_says_so_and_is_not_cut(folder, tmp_path, capsys):
+    assert inspect_folder(folder).described()["note"] is None
     put(folder, init_lora_weights="pissa_niter_4")
     assert inspect_folder(folder).layers
+    assert main(["inspect", str(folder)]) == 0
+    assert "the ranks of its factors, not of its update" in capsys.readouterr().err
     with pytest.raises(InputError, match="changes the base weights"):
         compress_folder(folder, 0.9, tmp_path / "b")
 
