@@ -19,6 +19,9 @@ from peft_core.training.native import TaskFacts
 from peft_core.training.origins import described_data, weights_sha256
 from peft_core.training.problems import Evaluation
 
+OF_TRAINING = "; the score is that of the last step"
+"""What a protocol says of runs that were trained here."""
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -113,6 +116,7 @@ def score(imported: Imported, folder: Path, spec: ComparisonSpec) -> Scored:
 
 
 def _split(imported: Imported, data: tuple[TaskData, ...]) -> str:
-    rows = " | ".join(f"{len(task.evaluation)} evaluation rows; {task.info.protocol}" for task in data)
+    said = ((len(task.evaluation), task.info.protocol.removesuffix(OF_TRAINING)) for task in data)
+    rows = " | ".join(f"{count} evaluation rows; {protocol}" for count, protocol in said)
     order = "" if imported.labelled else "; nobody noted its classes, so they are taken in the task's order"
     return f"imported, and scored here on {rows}{order}"

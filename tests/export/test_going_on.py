@@ -169,6 +169,7 @@ def test_an_imported_adapter_is_scored_as_it_was(store, tmp_path, capsys):
         assert view.runs[0].result.eval_loss == pytest.approx(result.eval_loss, abs=1e-5)
         assert first_evaluation(view, again)["scores"] == result.score
         assert "scored here on 32 evaluation rows" in view.runs[0].result.split
+        assert "last step" not in view.runs[0].result.split
         assert view.comparison.environment["data"]["acceptability"]["rows_sha256"]
         assert "imported" in json.dumps(results_document(view)["environment"])
 
