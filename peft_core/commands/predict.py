@@ -80,6 +80,8 @@ def _loaded(view: View, run: str, folder: Path, task: str | None) -> Predictor:
 
 
 def _stream(rows: Iterator[tuple[int, Prediction]], as_json: bool) -> None:
+    from peft_core.report.tables import neutral
+
     table, first = csv.writer(sys.stdout, lineterminator="\n"), True
     for row, prediction in rows:
         if as_json:
@@ -89,7 +91,7 @@ def _stream(rows: Iterator[tuple[int, Prediction]], as_json: bool) -> None:
         if first:
             table.writerow(["row", *flat])
             first = False
-        table.writerow([row, *flat.values()])
+        table.writerow([row, *map(neutral, flat.values())])
 
 
 def _flat(entry: dict[str, Any]) -> dict[str, Any]:

@@ -91,7 +91,9 @@ class Predictor:
         """The table, and its column of every role."""
         if "image" in self.roles:
             raise InputError("file", str(path), "the model reads images; give them one by one")
-        if not path.is_file() or not suffix_of(path):
+        if not path.is_file():
+            raise InputError("file", str(path), "there is no such file")
+        if not suffix_of(path):
             raise InputError("file", str(path), f"it must be a table that ends in {', '.join(SUFFIXES)} (or .gz)")
         source = TableFile(path)
         return source, {role: self._column(role, source) for role in self.roles}

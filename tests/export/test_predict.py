@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from peft_core.cli import main
+from peft_core.commands.predict import _stream
 from peft_core.export.finished import FinishedRun
 from peft_core.export.predicting import Predictors
 from peft_core.metrics.texts import text_scores
@@ -22,6 +23,7 @@ from peft_core.runs import stored_view
 from peft_core.runs.folders import comparison_folder
 from peft_core.runs.reader import Reader
 from peft_core.tasks import get_task
+from peft_core.training.problems import Prediction
 from tests.export.conftest import METHODS
 
 ROWS = 24
@@ -198,7 +200,8 @@ WRONG = [
     ("acceptability", ["--text", "a", "--text2", "b"], "trained on text"),
     ("acceptability", ["--text2", "b", "--question", "a"], "goes with --text"),
     ("acceptability", ["--question", "a", "--context", "b"], "trained on text"),
-    ("acceptability", ["--file", "absent.csv"], "it must be a table"),
+    ("acceptability", ["--file", "absent.csv"], "there is no such file"),
+    ("acceptability", ["--file", "{folder}"], "there is no such file"),
     ("acceptability", ["--text", "a", "--task", "other"], "task is 'other'"),
     ("similarity", ["--text", "a"], "trained on text and text2"),
     ("span_qa", ["--question", "a"], "trained on question and context"),
@@ -298,3 +301,10 @@ def test_runs_of_a_comparison_share_one_backbone_and_the_number_kept_is_bounded(
         predictors.answers(pair, [{"text": "a"}])
     predictors.clear()
     assert len(predictors) == 0
+
+
+def test_a_written_answer_is_no_formula_to_a_spreadsheet(capsys):
+    answers = ("=cmd()", "@a", "plain", -0.5)
+    _stream(((row, Prediction(answer)) for row, answer in enumerate(answers, 2)), as_json=False)
+    cells = [line["answer"] for line in csv.DictReader(io.StringIO(capsys.readouterr().out))]
+    assert cells == ["'=cmd()", "'@a", "plain", "-0.5"]
