@@ -346,3 +346,30 @@ def test_the_examples_run_by_themselves(tmp_path, name, said):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, env=os.environ | own)
     assert done.returncode == 0, done.stderr
     assert said in done.stdout
+
+
+def test_nothing_adds_to_an_update_that_is_merged(model, tmp_path):
+    tuned, other = (peft_core.attach(model, "lora:rank=2", seed=seed) for seed in (0, 1))
+    tuned.merge()
+    try:
+        for call in (
+            lambda: tuned.active(),
+            lambda: other.active(),
+            lambda: other.merge(),
+            lambda: peft_core.train(tuned, **SHORT),
+            lambda: peft_core.evaluate(tuned, eval_rows=8),
+            lambda: peft_core.predict(tuned, ["The bears cry."]),
+            lambda: peft_core.export(tuned, tmp_path / "merged", "merged"),
+        ):
+            with pytest.raises(InputError, match="unmerge"):
+                call()
+    finally:
+        tuned.unmerge()
+    assert peft_core.predict(tuned, ["The bears cry."]) and not (tmp_path / "merged").exists()
+
+
+def test_attach_refuses_to_begin_with_a_run_and_predict_what_is_no_input(model):
+    with pytest.raises(InputError, match="option of compare"):
+        peft_core.attach(model, "lora:from=abcdefgh-0")
+    with pytest.raises(InputError, match="inputs is"):
+        peft_core.predict(peft_core.attach(model, "lora:rank=2"), [3])  # type: ignore[list-item]

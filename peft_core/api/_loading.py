@@ -15,7 +15,7 @@ from peft_core.backbones import fetch_model, load_backbone
 from peft_core.export.native import is_native, read_native
 from peft_core.export.recipe import ModelFacts, Recipe, Trained, attach_trained, backbone_of, task_number
 from peft_core.methods import get_method, resolve
-from peft_core.records import InputError, MethodSpec
+from peft_core.records import START, InputError, MethodSpec
 from peft_core.runs import ranks_of_method, stored_view
 from peft_core.tasks import get_tasks
 from peft_core.training.environment import pick_device
@@ -151,6 +151,9 @@ def attach(
     True
     """
     checked_seed(seed)
+    start = (method if isinstance(method, MethodSpec) else MethodSpec.parse(method)).start
+    if start is not None:
+        raise InputError(START, start, "an option of compare; load(RUN) gives what a run learned, and train goes on")
     if isinstance(model, nn.Module):
         return Adapted(model, str(method), seed, sites, train_also)
     if not isinstance(model, Model):

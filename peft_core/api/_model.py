@@ -37,6 +37,13 @@ class Model:
     task_options: Mapping[str, Any]
     backbone: TransformerBackbone
     facts: ModelFacts
+    _merged: list[str] = field(default_factory=list, repr=False, compare=False)
+
+    def check_unmerged(self) -> None:
+        """Refuses what would add to an update that is in the weights: InputError."""
+        if self._merged:
+            allowed = "the update is in the model's weights; call unmerge first, or the module that merge returned"
+            raise InputError("merge", self._merged[0], allowed)
 
     @property
     def parameters(self) -> int:
@@ -75,6 +82,7 @@ class Tuned:
 
     def active(self) -> AbstractContextManager[None]:
         """Within it the model's backbone computes with this method and head."""
+        self.model.check_unmerged()
         return self.attached.active()
 
     def logits(self, batch: Mapping[str, Tensor]) -> Tensor:
@@ -100,8 +108,10 @@ class Tuned:
         """
         if self._merged is not None:
             raise InputError("merge", self.method.id, "the update is in the weights already; unmerge it first")
+        self.model.check_unmerged()
         undo = ExitStack()
         module = undo.enter_context(merged(self.trained))
+        self.model._merged.append(self.method.id)
         self._merged = undo
         return module
 
@@ -109,6 +119,7 @@ class Tuned:
         """Makes the model's weights what they were, bit for bit."""
         if self._merged is not None:
             self._merged.close()
+            self.model._merged.clear()
             self._merged = None
 
     def spec(self, training: TrainingConfig, rows: _Rows | None = None) -> ComparisonSpec:

@@ -44,6 +44,7 @@ def train(
     >>> [record.step for record in records if record.event == "step"]
     [1, 2, 3]
     """
+    tuned.model.check_unmerged()
     training = checked(TrainingConfig, settings, prefix="training.")
     spec = _spec(tuned, training, train_rows, eval_rows, data_seed)
     check(spec)
@@ -87,6 +88,7 @@ def evaluate(
     >>> list(peft_core.evaluate(tuned, eval_rows=32))
     ['pearson', 'spearman']
     """
+    tuned.model.check_unmerged()
     known = tuned.trained.facts.reading or Reading()
     writes = tuned.trained.facts.problem == "generation"
     lengths = {"max_length": known.max_length, "max_new_tokens": known.max_new_tokens if writes else None}

@@ -48,7 +48,9 @@ def predict(tuned: Tuned | str | Path, inputs: Sequence[One] | Path, *, task: st
     >>> [sorted(one.confidence) for one in found]
     [['negative', 'positive'], ['negative', 'positive']]
     """
-    trained = _of_task((tuned if isinstance(tuned, Tuned) else load(tuned)).trained, task)
+    tuned = tuned if isinstance(tuned, Tuned) else load(tuned)
+    tuned.model.check_unmerged()
+    trained = _of_task(tuned.trained, task)
     predictor = Predictor(trained)
     if isinstance(inputs, Path):
         return [prediction for _, prediction in predictor.table(inputs)]
@@ -66,6 +68,8 @@ def _by_role(one: One, roles: tuple[str, ...]) -> Mapping[str, Any]:
         return one
     if isinstance(one, str | Path | bytes | np.ndarray):
         return {roles[0]: one}
+    if not isinstance(one, Sequence):
+        raise InputError("inputs", type(one).__name__, f"an input is {' and '.join(roles)}, or a mapping of these")
     if len(roles) == 1 and len(one) == 2 and roles[0] == "text":
         roles = ("text", "text2")
     if len(one) != len(roles):
@@ -109,6 +113,7 @@ def export(
     if isinstance(tuned, str):
         export_run(finished_run(tuned), format, to, task)
         return to
+    tuned.model.check_unmerged()
     check_target(to)
     recipe = tuned.trained.recipe
     if format != "native":
