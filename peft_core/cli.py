@@ -205,12 +205,18 @@ def _add_export(commands: argparse._SubParsersAction) -> None:
         choices=("native", "peft", "merged"),
         help="native: the smallest, for this project; peft: a LoRA folder of Hugging Face PEFT; merged: a whole model",
     )
-    export.add_argument("--to", required=True, metavar="DIR", help="a folder that is empty or does not exist")
+    export.add_argument("--to", metavar="DIR", help="a folder that is empty or does not exist; a push can do without")
     export.add_argument("--task", metavar="ID", help="whose head goes along, where several tasks were trained together")
     export.add_argument("--model", help="its backbone, if not where the run had it")
     export.add_argument(
         "--push-to-hub", metavar="REPO", help="also owner/name of the Hub; asks for a token, or HF_TOKEN"
     )
+    export.add_argument(
+        "--token-stdin",
+        action="store_true",
+        help="the token is the first line of standard input; an empty line stands for this machine's login",
+    )
+    export.add_argument("--new-repository", action="store_true", help="push to no repository that is there already")
     taken = _command(commands, "import", "an adapter folder becomes a run", "export", "import_folder")
     taken.add_argument("folder", metavar="DIR", help="a LoRA folder of PEFT, or a native one")
     taken.add_argument("--model", help="its backbone, if not where the folder says")

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import secrets
 import shutil
-import subprocess
-import sys
 import threading
 import time
 import zipfile
@@ -19,17 +16,14 @@ from typing import Literal
 
 from peft_core.records import InputError
 from peft_core.runs import Refused
+from ui.child import CommandFailed, Commands
 
 log = logging.getLogger(__name__)
 FORMATS = ("native", "peft", "merged")
 MOST_WAITING = 8
 KEPT_SECONDS = 3600.0
 Make = Callable[[str, str, Path], None]
-"""Writes the folder of a run in a format; raises ExportFailed with the sentence for the visitor."""
-
-
-class ExportFailed(Exception):
-    """Why there is no archive, in one sentence."""
+"""Writes the folder of a run in a format; raises CommandFailed with the sentence for the visitor."""
 
 
 @dataclass
@@ -124,7 +118,7 @@ class Exports:
             self._make(job.run, job.kind, folder)
             pack(folder, self._file(name), f"{job.run}-{job.kind}")
             job.state = "ready"
-        except ExportFailed as error:
+        except CommandFailed as error:
             job.message, job.state = str(error), "failed"
         except OSError as error:
             log.warning("an export failed: %s", error)
@@ -144,35 +138,10 @@ def pack(folder: Path, to: Path, inside: str) -> None:
 
 
 class ExportCommand:
-    """Runs `export` in a process of its own, so that no model is loaded into the page's and none stays there."""
+    """Runs `export`."""
 
-    def __init__(self, home: Path) -> None:
-        self._home = home
-        self._lock, self._closed = threading.Lock(), False
-        self._process: subprocess.Popen[str] | None = None
+    def __init__(self, commands: Commands) -> None:
+        self._commands = commands
 
     def __call__(self, run: str, kind: str, to: Path) -> None:
-        command = [sys.executable, "-m", "peft_core", "export", run, "--format", kind, "--to", str(to)]
-        environment = {**os.environ, "RANKLAB_HOME": str(self._home)}
-        root = Path(__file__).parents[1]
-        with self._lock:
-            if self._closed:
-                raise ExportFailed("The server is shutting down.")
-            process = self._process = subprocess.Popen(
-                command, env=environment, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-            )
-        _, said = process.communicate()
-        if process.returncode == 0:
-            return
-        lines = [line for line in said.splitlines() if line.strip()]
-        if process.returncode == 2 and lines:
-            raise ExportFailed(lines[-1])
-        log.warning("the export of %s as %s ended with %s:\n%s", run, kind, process.returncode, said[-4000:])
-        raise ExportFailed("The export failed; the server's log says why.")
-
-    def close(self) -> None:
-        """End what is under way."""
-        with self._lock:
-            self._closed = True
-            if self._process is not None and self._process.poll() is None:
-                self._process.terminate()
+        self._commands.run(["export", run, "--format", kind, "--to", str(to)], f"export of {run} as {kind}")

@@ -13,13 +13,16 @@ from starlette.routing import BaseRoute
 
 from peft_core.records import View
 from ui.answering import AnsweringProcess
+from ui.child import Commands
 from ui.compare import compare_tab
 from ui.engine import Engine, LocalEngine, Warmup
 from ui.exports import ExportCommand, Exports
 from ui.frame import frame, head
+from ui.logins import sign_in_offered
 from ui.playground import playground_tab
 from ui.playground_routes import playground_routes
 from ui.playground_service import Playground
+from ui.pushes import PushCommand, Pushes
 from ui.routes import routes
 from ui.runs import runs_tab
 from ui.runs_routes import runs_routes
@@ -54,6 +57,8 @@ def build() -> gr.Blocks:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     with gr.Blocks(title="RankLab", analytics_enabled=False, fill_width=True) as page:
         frame(TABS)
+        if sign_in_offered():
+            gr.LoginButton(visible=False)  # what makes Gradio serve login/huggingface; the Runs tab links to it
     page.queue(default_concurrency_limit=4, max_size=64)
     return page
 
@@ -99,18 +104,21 @@ def launch(host: str | None = None, port: int | None = None) -> None:
     with Supervisor(home(), server=True) as supervisor:
         uploads = Uploads(home() / "uploads")
         uploads.sweep()
-        command = ExportCommand(home())
-        exports = Exports(home() / "exports", command)
+        commands = Commands(home())
+        exports = Exports(home() / "exports", ExportCommand(commands))
         exports.sweep()
+        pushes = Pushes(home() / "pushes", PushCommand(commands))
+        pushes.sweep()
         engine, models = LocalEngine(), AnsweringProcess(home())
         tries = TryService(supervisor, models, engine, uploads)
-        more = [*runs_routes(RunsService(supervisor, exports)), *tryit_routes(tries)]
+        more = [*runs_routes(RunsService(supervisor, exports, pushes)), *tryit_routes(tries)]
         page, address = serve(supervisor, engine, shipped_example(), uploads, host, chosen, more)
         log.warning("RankLab is on %s", address)
         _wait()
         page.close()
         exports.close()
-        command.close()
+        pushes.close()
+        commands.close()
         tries.close()
         models.close()
 

@@ -11,6 +11,8 @@ from starlette.routing import BaseRoute, Route
 
 from peft_core.records import InputError, checked
 from peft_core.runs import RunQuery
+from ui.logins import check_sender, login_of
+from ui.pushes import Wanted
 from ui.routes import answer, answered, body_of
 from ui.runs_service import RunsService
 
@@ -26,10 +28,12 @@ def runs_routes(service: RunsService) -> list[BaseRoute]:
         Route("/ranklab/runs/curves", handlers.curves),
         Route("/ranklab/runs/exported", handlers.exported),
         Route("/ranklab/runs/archive", handlers.archive),
+        Route("/ranklab/runs/pushed", handlers.pushed),
         Route("/ranklab/runs/note", handlers.note, methods=["POST"]),
         Route("/ranklab/runs/delete", handlers.delete, methods=["POST"]),
         Route("/ranklab/runs/undo", handlers.undo, methods=["POST"]),
         Route("/ranklab/runs/export", handlers.export, methods=["POST"]),
+        Route("/ranklab/runs/push", handlers.push, methods=["POST"]),
     ]
 
 
@@ -52,7 +56,7 @@ class RunsHandlers:
 
     async def run(self, request: Request) -> Response:
         run = request.query_params.get("id", "")
-        return await answered(lambda: self._service.run(run), self._threads)
+        return await answered(lambda: self._service.run(run, login_of(request)), self._threads)
 
     async def curves(self, request: Request) -> Response:
         """``?run=id@seq`` for each run; without a number, all of it."""
@@ -87,3 +91,20 @@ class RunsHandlers:
     async def export(self, request: Request) -> Response:
         body = await body_of(request)
         return await answered(lambda: self._service.export(str(body.get("id", "")), str(body.get("format", ""))))
+
+    async def push(self, request: Request) -> Response:
+        """A token in the body goes to the process that pushes, and nowhere else."""
+        body = await body_of(request)
+        token = str(body.get("token", ""))
+        run, kind, repository = (str(body.get(name, "")) for name in ("id", "format", "repository"))
+        wanted = Wanted(run, kind, repository, new=body.get("existing") is not True)
+
+        def begun() -> dict[str, str]:
+            check_sender(request)
+            return self._service.push(wanted, token, login_of(request))
+
+        return await answered(begun, self._threads)
+
+    async def pushed(self, request: Request) -> Response:
+        job = request.query_params.get("job", "")
+        return await answered(lambda: self._service.push_state(job), self._threads)

@@ -13,6 +13,8 @@ from peft_core.report.palette import look
 from peft_core.report.wire import packed
 from peft_core.runs import Refused, RunPage, RunQuery
 from ui.exports import FORMATS, Exports
+from ui.logins import Login
+from ui.pushes import Pushes, Wanted
 from ui.service import title
 
 LONGEST_NOTE = 2000
@@ -43,8 +45,8 @@ class AllRuns(Protocol):
 class RunsService:
     """The Runs tab's questions and commands."""
 
-    def __init__(self, runs: AllRuns, exports: Exports) -> None:
-        self._runs, self._exports = runs, exports
+    def __init__(self, runs: AllRuns, exports: Exports, pushes: Pushes) -> None:
+        self._runs, self._exports, self._pushes = runs, exports, pushes
 
     def listed(self, query: RunQuery, *, choices: bool) -> dict[str, Any]:
         """A page of the list, what can still be brought back, and with `choices` what can be filtered by."""
@@ -60,8 +62,8 @@ class RunsService:
         }
         return tables.strict(answer | ({"choices": self._runs.choices()} if choices else {}))
 
-    def run(self, run: str) -> dict[str, Any]:
-        """All about one run but its curves."""
+    def run(self, run: str, login: Login) -> dict[str, Any]:
+        """All about one run but its curves, and how whoever asks may push it."""
         view = self._runs.view_of_run(run, NO_EVENTS)
         row, comparison = _only(view, run), view.comparison
         note, comparison_note = self._runs.notes(run)
@@ -86,6 +88,7 @@ class RunsService:
                 "comparison_note": comparison_note,
                 "formats": list(FORMATS) if row.state is RunState.FINISHED else [],
                 "fixed": public_mode(),
+                "push": {"way": login.way, "name": login.name},
             }
         )
 
@@ -139,9 +142,7 @@ class RunsService:
 
     def export(self, run: str, kind: str) -> dict[str, Any]:
         """Have an archive of a finished run made; the id to ask for it by."""
-        row = _only(self._runs.view_of_run(run, NO_EVENTS), run)
-        if row.state is not RunState.FINISHED:
-            raise InputError("id", run, f"the run is {row.state.value}; only a finished one can be exported")
+        self._finished(run, "exported")
         return {"job": self._exports.begin(run, kind)}
 
     def export_state(self, job: str) -> dict[str, Any]:
@@ -152,6 +153,31 @@ class RunsService:
     def archive(self, job: str) -> tuple[Path, str]:
         """The file of an archive that is ready, and its name."""
         return self._exports.archive(job)
+
+    def push(self, wanted: Wanted, token: str, login: Login) -> dict[str, Any]:
+        """Have a finished run pushed to the Hub; the id to ask for it by.
+
+        Args:
+            token: typed by the visitor; empty for this machine's login. A public page takes none.
+        """
+        if login.way == "none":
+            raise Refused("Pushing to the Hub is not offered here: this host has no sign-in of the Hub.")
+        if login.way != "token" and token:
+            raise Refused("This is a public page, which takes no tokens; sign in to the Hub instead.")
+        if login.way == "sign-in":
+            raise Refused("Sign in to the Hub first; only your own account can push from here.")
+        self._finished(wanted.run, "pushed")
+        return {"job": self._pushes.begin(wanted, login.token or token, login.visitor)}
+
+    def push_state(self, job: str) -> dict[str, Any]:
+        """How far a push is."""
+        found = self._pushes.job(job)
+        return {"state": found.state, "message": found.message, "address": found.address}
+
+    def _finished(self, run: str, done: str) -> None:
+        row = _only(self._runs.view_of_run(run, NO_EVENTS), run)
+        if row.state is not RunState.FINISHED:
+            raise InputError("id", run, f"the run is {row.state.value}; only a finished one can be {done}")
 
 
 def refusals(metrics: Collection[str]) -> dict[str, str]:

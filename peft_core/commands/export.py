@@ -8,7 +8,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from peft_core.commands._output import messages, print_json, print_table
 from peft_core.commands.data import task_options
@@ -16,33 +16,54 @@ from peft_core.records import InputError, View, parse_scalar, public_mode
 from peft_core.runs import home, stored_view
 from peft_core.runs.folders import comparison_folder, comparison_of
 
+if TYPE_CHECKING:
+    from peft_core.export.finished import FinishedRun
+
+LONGEST_LINE = 2000
+
 
 def export(options: argparse.Namespace) -> int:
-    """Writes the folder, then pushes it where that is asked for."""
-    repository = options.push_to_hub
-    token = _token_for(repository) if repository is not None else None
+    """Writes the folder, then pushes it where that is asked for; a push without a folder leaves none."""
+    token = _token_for(options)
     from peft_core.export.finished import FinishedRun
     from peft_core.export.folders import check_target
-    from peft_core.export.writing import export_run
 
-    to = Path(options.to).expanduser().resolve()
-    check_target(to)
+    to = None if options.to is None else Path(options.to).expanduser().resolve()
+    if to is not None:
+        check_target(to)
     comparison = comparison_of(options.id)[0]
     view = stored_view(comparison)
     run = _run_of(options.id, view)
     finished = FinishedRun.of(view, run, comparison_folder(home(), comparison) / run / "adapter")
+    files = {} if to is None else _written(finished, options, to)
+    address = None if token is None else _pushed(finished, options, to, token)
+    if options.json:
+        folder = None if to is None else str(to)
+        print_json({"id": run, "format": options.format, "folder": folder, "files": files, "repository": address})
+    return 0
+
+
+def _written(finished: FinishedRun, options: argparse.Namespace, to: Path) -> dict[str, int]:
+    """The run as a folder: bytes by file."""
+    from peft_core.export.writing import export_run
+
     export_run(finished, options.format, to, options.task, options.model)
     files = {path.name: path.stat().st_size for path in sorted(to.iterdir())}
-    document = {"id": run, "format": options.format, "folder": str(to), "files": files, "repository": None}
-    messages.print(f"{run} is at {to} ({sum(files.values()):,} bytes)", markup=False, soft_wrap=True)
-    if repository is not None and token is not None:
-        from peft_core.export.hub import message_of, push_folder
+    messages.print(f"{finished.row.run} is at {to} ({sum(files.values()):,} bytes)", markup=False, soft_wrap=True)
+    return files
 
-        document["repository"] = push_folder(to, repository, token, message_of(finished, options.format))
-        messages.print(f"pushed to {document['repository']}", markup=False)
-    if options.json:
-        print_json(document)
-    return 0
+
+def _pushed(finished: FinishedRun, options: argparse.Namespace, to: Path | None, token: str) -> str:
+    """The written folder, or the run by itself, as a repository: its address."""
+    from peft_core.export.hub import message_of, push_folder, push_run
+
+    kind, repository, new = options.format, options.push_to_hub, options.new_repository
+    if to is None:
+        address = push_run(finished, kind, repository, token, options.task, options.model, new=new)
+    else:
+        address = push_folder(to, repository, token, message_of(finished, kind), new=new)
+    messages.print(f"pushed to {address}", markup=False)
+    return address
 
 
 def import_folder(options: argparse.Namespace) -> int:
@@ -152,14 +173,30 @@ def _run_of(given: str, view: View) -> str:
     return view.runs[0].run
 
 
-def _token_for(repository: str) -> str:
-    """HF_TOKEN, or what is typed at the terminal; a stored login is left alone.
+def _token_for(options: argparse.Namespace) -> str | None:
+    """HF_TOKEN, or what is typed at the terminal or piped; a stored login is used for an empty piped line alone.
+
+    Returns:
+        None where nothing is to be pushed.
 
     Raises:
-        InputError: a public installation, a name that is none, or no token.
+        InputError: options that do not go together, a public installation whose visitor pipes no token, a
+            name that is none, or no token.
     """
-    from peft_core.export.hub import check_repository, check_token
+    repository = options.push_to_hub
+    if repository is None:
+        for name in ("token_stdin", "new_repository"):
+            if getattr(options, name):
+                raise InputError(name, True, "it takes --push-to-hub")
+        if options.to is None:
+            raise InputError("to", None, "it must name a folder, unless --push-to-hub is given")
+        return None
+    from peft_core.export.hub import check_own_login, check_repository, check_token, own_login
 
+    if options.token_stdin:
+        check_repository(repository)
+        token = sys.stdin.readline(LONGEST_LINE).strip()
+        return check_own_login(repository, token if token or public_mode() else own_login(repository))
     if public_mode():
         raise InputError("push_to_hub", repository, "on a public installation only a visitor's own login may push")
     check_repository(repository)

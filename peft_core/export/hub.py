@@ -5,8 +5,9 @@ from __future__ import annotations
 import hmac
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 from peft_core import __version__
@@ -60,6 +61,20 @@ def check_own_login(repository: str, token: str | None) -> str:
     return token
 
 
+def own_login(repository: str) -> str:
+    """The token that this machine has, from its environment or its stored login.
+
+    Raises:
+        InputError: it has none, or strangers use this installation.
+    """
+    from huggingface_hub import get_token
+
+    token = None if public_mode() else get_token()
+    if not token:
+        raise InputError(FIELD, repository, "no token is given, and this machine has no login of the Hub to use")
+    return check_token(token)
+
+
 def _logins_of_the_owner() -> list[str]:
     """What the environment and the stored login of this installation hold."""
     from huggingface_hub import constants, get_token
@@ -71,12 +86,21 @@ def _logins_of_the_owner() -> list[str]:
     return [(get_token() or "").strip(), stored]
 
 
-def push_run(finished: FinishedRun, kind: Format, repository: str, token: str | None, task: str | None = None) -> str:
+def push_run(
+    finished: FinishedRun,
+    kind: Format,
+    repository: str,
+    token: str | None,
+    task: str | None = None,
+    model: str | None = None,
+    *,
+    new: bool = False,
+) -> str:
     """Exports a finished run and pushes it, for a page: nothing is left on this disk.
 
     Args:
         token: of the visitor, passed on and kept nowhere.
-        task: as in `export_run`.
+        task, model: as in `export_run`. new: as in `push_folder`.
 
     Returns:
         The repository's address.
@@ -88,8 +112,8 @@ def push_run(finished: FinishedRun, kind: Format, repository: str, token: str | 
     token = check_own_login(repository, token)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "exported"
-        export_run(finished, kind, folder, task)
-        return push_folder(folder, repository, token, message_of(finished, kind))
+        export_run(finished, kind, folder, task, model)
+        return push_folder(folder, repository, token, message_of(finished, kind), new=new)
 
 
 def message_of(finished: FinishedRun, kind: Format) -> str:
@@ -97,13 +121,14 @@ def message_of(finished: FinishedRun, kind: Format) -> str:
     return f"Add {finished.row.label} ({kind})"
 
 
-def push_folder(folder: Path, repository: str, token: str, message: str) -> str:
+def push_folder(folder: Path, repository: str, token: str, message: str, *, new: bool = False) -> str:
     """Uploads all files of a folder in one commit to a model repository, which is made where there is none.
 
     Args:
         repository: owner/name.
         token: of the Hub, with the right to write there.
         message: of the commit.
+        new: refuse a repository that is there already.
 
     Returns:
         The repository's address.
@@ -118,19 +143,20 @@ def push_folder(folder: Path, repository: str, token: str, message: str) -> str:
     if constants.is_offline_mode():
         raise InputError(FIELD, repository, "HF_HUB_OFFLINE is set, so the Hub is not asked")
     api = HfApi(token=token, library_name="ranklab", library_version=__version__)
-    address = _asked(repository, lambda: api.create_repo(repository, exist_ok=True))
+    taken = {409: "there is a repository of this name already"} if new else {}
+    address = _asked(repository, lambda: api.create_repo(repository, exist_ok=not new), taken)
     _asked(repository, lambda: api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message))
     return str(address)
 
 
-def _asked(repository: str, call: Callable[[], T]) -> T:
+def _asked(repository: str, call: Callable[[], T], also: Mapping[int, str] = MappingProxyType({})) -> T:
     def translated() -> T:
         from huggingface_hub.errors import HfHubHTTPError
 
         try:
             return call()
         except HfHubHTTPError as error:
-            sentence = REFUSED.get(error.response.status_code)
+            sentence = {**REFUSED, **also}.get(error.response.status_code)
             if sentence is None:
                 raise
             raise InputError(FIELD, repository, sentence) from None

@@ -18,7 +18,9 @@ from peft_core.records import InputError
 from peft_core.runs import Limits, Refused, Supervisor
 from tests.runs.big_store import fill
 from tests.runs.support import comparison, supervise, until
-from ui.exports import MOST_WAITING, ExportCommand, ExportFailed, Exports
+from ui.child import CommandFailed, Commands
+from ui.exports import MOST_WAITING, ExportCommand, Exports
+from ui.pushes import Pushes
 from ui.runs_routes import runs_routes
 from ui.runs_service import LONGEST_NOTE, MOST_CURVES, RunsService, refusals
 
@@ -37,9 +39,13 @@ class Writer:
         self.asked.append((run, kind))
         assert self.go.wait(10)
         if kind == "peft":
-            raise ExportFailed("This method has no such format.")
+            raise CommandFailed("This method has no such format.")
         (to / "deep").mkdir(parents=True)
         (to / "deep" / "weights.bin").write_bytes(b"w" * 1000)
+
+
+def no_push(*_: object) -> str:
+    raise AssertionError
 
 
 @pytest.fixture
@@ -55,8 +61,8 @@ def writer() -> Writer:
 
 @pytest.fixture
 def client(supervisor: Supervisor, writer: Writer, tmp_path: Path) -> Iterator[TestClient]:
-    exports = Exports(tmp_path / "exports", writer)
-    yield TestClient(Starlette(routes=runs_routes(RunsService(supervisor, exports))))
+    exports, pushes = Exports(tmp_path / "exports", writer), Pushes(tmp_path / "pushes", no_push)
+    yield TestClient(Starlette(routes=runs_routes(RunsService(supervisor, exports, pushes))))
     writer.go.set()
     exports.close()
 
@@ -203,8 +209,8 @@ def test_many_exports_wait_in_a_bounded_queue_and_old_ones_go(tmp_path: Path) ->
 
 
 def test_the_command_says_why_it_refuses(tmp_path: Path) -> None:
-    with pytest.raises(ExportFailed, match=r"^id is 'zzzzzzzz'; there is no comparison or run with this id\.$"):
-        ExportCommand(tmp_path)("zzzzzzzz-0", "native", tmp_path / "out")
+    with pytest.raises(CommandFailed, match=r"^id is 'zzzzzzzz'; there is no comparison or run with this id\.$"):
+        ExportCommand(Commands(tmp_path))("zzzzzzzz-0", "native", tmp_path / "out")
 
 
 def test_ten_thousand_runs_open_and_filter_in_time(tmp_path: Path, writer: Writer) -> None:
@@ -213,7 +219,8 @@ def test_ten_thousand_runs_open_and_filter_in_time(tmp_path: Path, writer: Write
     home.mkdir()
     assert fill(home / "store.sqlite") == 10_000
     with supervise(home, "thread", limits=LIMITS) as supervisor:
-        client = TestClient(Starlette(routes=runs_routes(RunsService(supervisor, Exports(home / "x", writer)))))
+        service = RunsService(supervisor, Exports(home / "x", writer), Pushes(home / "y", no_push))
+        client = TestClient(Starlette(routes=runs_routes(service)))
         started = time.perf_counter()
         assert get(client, "list", choices=1, limit=25)["total"] == 10_000
         assert time.perf_counter() - started < 1 * SLACK

@@ -1,8 +1,8 @@
-// One run of the list: figures, settings, notes; export, resume, delete.
+// One run of the list: figures, settings, notes; export, push, resume, delete.
 
+import { ended, pusher } from "./push.js";
 import { bytes, duration, fixed, get, h, has, post, Refusal, short, signed, whole, words } from "./util.js";
 
-const LOOK = 700; // milliseconds between looks at an export
 const KINDS = { native: "native: the smallest, for this project", peft: "peft: a LoRA folder of Hugging Face PEFT", merged: "merged: a whole model" };
 
 export class RunPanel {
@@ -31,6 +31,7 @@ export class RunPanel {
       found.error ? h("p.rl-problem", {}, found.error) : null,
       this.actions(found),
       this.exporter(found),
+      pusher(found, KINDS),
       this.said,
       figures(found),
       this.note(found, found.run, found.note, "Note on this run"),
@@ -112,8 +113,7 @@ export class RunPanel {
     state.textContent = "being made; the page can be used meanwhile";
     try {
       const { job } = await post("runs/export", { id: run, format: kind });
-      const found = await this.made(job);
-      if (found.state === "failed") throw new Refusal([{ field: "", message: found.message }]);
+      await ended("runs/exported", job);
       const link = h("a", { href: `ranklab/runs/archive?${new URLSearchParams({ job })}`, download: "" }, `Download ${kind}.zip`);
       state.replaceChildren(link);
       link.click();
@@ -122,14 +122,6 @@ export class RunPanel {
       if (!(error instanceof Refusal || error instanceof TypeError)) throw error;
     } finally {
       button.disabled = false;
-    }
-  }
-
-  async made(job) {
-    for (;;) {
-      const found = await get("runs/exported", { job });
-      if (found.state !== "waiting") return found;
-      await new Promise((resolve) => setTimeout(resolve, LOOK));
     }
   }
 }
