@@ -70,7 +70,10 @@ class Pushes:
             raise InputError("format", wanted.kind, "it must be one of " + ", ".join(FORMATS))
         from peft_core.export.hub import check_repository, check_token
 
-        check_repository(wanted.repository)
+        try:
+            check_repository(wanted.repository)
+        except InputError as error:
+            raise InputError("repository", wanted.repository, error.allowed) from None
         token = check_token(token) if token.strip() else ""
         with self._lock:
             self._forget()

@@ -202,6 +202,20 @@ def test_an_adapter_is_exported_while_the_page_goes_on(visitor: Visitor, trained
     assert report.value.suggested_filename.endswith(".html")
 
 
+def test_a_token_does_not_stay_in_the_page(visitor: Visitor, trained: str) -> None:
+    page = visitor.open("#tab=runs")
+    opened(page, f"{trained}-0")
+    page.get_by_text("Push to the Hub").click()
+    page.get_by_placeholder("owner/name").fill("mine")
+    token = page.get_by_label("Token")
+    token.fill("hf_" + "notoken")
+    token.press("Enter")
+    expect(page.locator(".rl-pushed")).to_contain_text("it must be written owner/name", timeout=30_000)
+    expect(token).to_have_value("")
+    assert "notoken" not in page.content() + page.url
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
 @pytest.mark.parametrize("width, scheme", [(390, "dark"), (768, "light")])
 def test_a_narrow_window_has_no_sideways_scrolling(app: FullApp, visitor: Visitor, width: int, scheme: str) -> None:
     run = f"{app.curves[0]}-1"

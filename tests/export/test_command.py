@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sqlite3
 import subprocess
@@ -290,12 +291,31 @@ def test_a_push_without_right_or_token_writes_nothing(
     assert words in said and TOKEN not in said and not list(tmp_path.glob("*out*"))
 
 
+def test_a_push_needs_no_folder_and_an_export_needs_a_folder_or_a_push(store, capsys, monkeypatch):
+    run = (store.runs[LORA], "--format", "native")
+    assert "unless --push-to-hub" in refused(capsys, *run)
+    for option in ("--token-stdin", "--new-repository"):
+        assert "it takes --push-to-hub" in refused(capsys, *run, "--to", "out", option)
+    monkeypatch.setattr("sys.stdin", io.StringIO(f" {TOKEN} \nmore"))
+    pushed = []
+    monkeypatch.setattr(
+        "peft_core.export.hub.push_folder", lambda *given, new: pushed.append((*given[1:], new)) or "there"
+    )
+    options = ("--push-to-hub", "me/mine", "--token-stdin", "--new-repository", "--json")
+    assert main(["export", *run, *options]) == 0
+    assert pushed == [("me/mine", TOKEN, "Add lora:rank=8 (native)", True)]
+    said = capsys.readouterr()
+    document = json.loads(said.out)
+    assert (document["folder"], document["files"], document["repository"]) == (None, {}, "there")
+    assert TOKEN not in said.out + said.err
+
+
 def test_the_token_is_asked_for_at_a_terminal(store, tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.setattr("sys.stdin.isatty", lambda: True)
     asked, pushed = [], []
     monkeypatch.setattr("getpass.getpass", lambda prompt: asked.append(prompt) or f" {TOKEN} ")
-    monkeypatch.setattr("peft_core.export.hub.push_folder", lambda *given: pushed.append(given) or "there")
+    monkeypatch.setattr("peft_core.export.hub.push_folder", lambda *given, **_: pushed.append(given) or "there")
     to = tmp_path / "out"
     given = ["export", store.runs[LORA], "--format", "peft", "--to", str(to), "--push-to-hub", "me/mine"]
     assert main(given) == 0 and len(asked) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -60,7 +61,8 @@ def test_a_typed_token_pushes_and_is_nowhere(hub, store, pushes, tmp_path, caplo
 
         def over() -> bool:
             for child in psutil.Process().children(recursive=True):
-                seen.append(" ".join(child.cmdline()) + str(child.environ()))
+                with suppress(psutil.NoSuchProcess):
+                    seen.append(" ".join(child.cmdline()) + str(child.environ()))
             return client.get("/ranklab/runs/pushed", params={"job": job}).json()["state"] != "waiting"
 
         until(over, 60)
