@@ -17,6 +17,9 @@ from ui.compare import compare_tab
 from ui.engine import Engine, LocalEngine, Warmup
 from ui.exports import ExportCommand, Exports
 from ui.frame import frame, head
+from ui.papers import papers_tab
+from ui.papers_routes import papers_routes
+from ui.papers_service import Papers
 from ui.playground import playground_tab
 from ui.playground_routes import playground_routes
 from ui.playground_service import Playground
@@ -38,6 +41,7 @@ TABS = (
     ("playground", "Rank playground", playground_tab),
     ("runs", "Runs", runs_tab),
     ("try", "Try it", tryit_tab),
+    ("papers", "Papers", papers_tab),
 )
 """Id, title, content; in the order of the page."""
 
@@ -71,11 +75,11 @@ def serve(
     logging.getLogger("httpx").setLevel(logging.WARNING)
     warmup = Warmup(engine)
     page = build()
-    playground = playground_routes(Playground(runs, engine))
+    tabs = [*playground_routes(Playground(runs, engine)), *papers_routes(Papers(engine))]
     _, address, _ = page.launch(
         server_name=host,
         server_port=port,
-        app_kwargs={"routes": [*more, *playground, *routes(Service(runs, engine, example, uploads), warmup, uploads)]},
+        app_kwargs={"routes": [*more, *tabs, *routes(Service(runs, engine, example, uploads), warmup, uploads)]},
         theme=theme(),
         head=head(),
         prevent_thread_lock=True,
