@@ -17,6 +17,7 @@ from ui.compare import compare_tab
 from ui.engine import Engine, LocalEngine, Warmup
 from ui.exports import ExportCommand, Exports
 from ui.frame import frame, head
+from ui.learn import learn_tab
 from ui.papers import papers_tab
 from ui.papers_routes import papers_routes
 from ui.papers_service import Papers
@@ -42,6 +43,7 @@ TABS = (
     ("runs", "Runs", runs_tab),
     ("try", "Try it", tryit_tab),
     ("papers", "Papers", papers_tab),
+    ("learn", "Learn", learn_tab),
 )
 """Id, title, content; in the order of the page."""
 
