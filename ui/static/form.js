@@ -15,7 +15,6 @@ export class Form {
     this.catalogue = null;
     this.state = null;
     this.looks = [];
-    document.addEventListener("ranklab-form", ({ detail }) => this.fill(detail));
     root.addEventListener("submit", (event) => {
       event.preventDefault();
       this.onStart(this.state);

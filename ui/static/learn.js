@@ -11,8 +11,8 @@ const PATIENCE = 30; // seconds of training after which the finished comparison 
 const memory = {
   read() {
     try {
-      const found = JSON.parse(localStorage.getItem(KEPT));
-      return found && typeof found === "object" ? found : {};
+      const found = Object.entries(JSON.parse(localStorage.getItem(KEPT)) ?? {});
+      return Object.fromEntries(found.filter(([, kept]) => Number.isInteger(kept?.near) && Number.isInteger(kept.of)));
     } catch {
       return {};
     }

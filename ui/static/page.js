@@ -56,6 +56,7 @@ class Page {
     on(".rl-reference", "change", () => this.refetchTable());
     on(".rl-copy", "click", () => navigator.clipboard?.writeText(this.find(".rl-command").textContent));
     document.addEventListener("visibilitychange", () => this.resting() || this.plan(0));
+    document.addEventListener("ranklab-form", ({ detail }) => this.form.fill(detail));
     document.addEventListener("ranklab-address", ({ detail }) => this.follow(detail));
     new MutationObserver(() => this.resting() || this.drawing.draw()).observe(document.body, { attributes: true, attributeFilter: ["class"] });
     plotly.then(() => this.drawing.draw());

@@ -89,7 +89,7 @@ class Papers {
       if (this.chosen[name] && !counts.has(this.chosen[name])) counts.set(this.chosen[name], 0);
       const title = (key) => (name === "paper" ? this.titles[key] ?? key : name === "table" ? `Table ${key}` : key);
       const entries = [...counts].sort(([a], [b]) => a.localeCompare(b, "en", { numeric: true }));
-      select.replaceChildren(h("option", { value: "" }, ALL[name]), ...entries.map(([key, number]) => h("option", { value: key }, `${title(key)} (${number || "measured only"})`)));
+      select.replaceChildren(h("option", { value: "" }, ALL[name]), ...entries.map(([key, number]) => h("option", { value: key }, `${title(key)} (${number || (key && this.measured.rows.some((row) => value(row) === key) ? "measured only" : 0)})`)));
       select.value = this.chosen[name];
       if (name === "table") select.disabled = !this.chosen.paper;
     }
@@ -127,6 +127,7 @@ class Papers {
   more(redraw) {
     this.shown += SHOWN;
     redraw();
+    this.find(".pp-more")?.focus();
   }
 
   drawMeasured(rows) {
