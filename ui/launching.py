@@ -18,7 +18,11 @@ from ui.compare import compare_tab
 from ui.engine import Engine, LocalEngine, Warmup
 from ui.exports import ExportCommand, Exports
 from ui.frame import frame, head
+from ui.learn import learn_tab
 from ui.logins import sign_in_offered
+from ui.papers import papers_tab
+from ui.papers_routes import papers_routes
+from ui.papers_service import Papers
 from ui.playground import playground_tab
 from ui.playground_routes import playground_routes
 from ui.playground_service import Playground
@@ -41,6 +45,8 @@ TABS = (
     ("playground", "Rank playground", playground_tab),
     ("runs", "Runs", runs_tab),
     ("try", "Try it", tryit_tab),
+    ("papers", "Papers", papers_tab),
+    ("learn", "Learn", learn_tab),
 )
 """Id, title, content; in the order of the page."""
 
@@ -76,11 +82,11 @@ def serve(
     logging.getLogger("httpx").setLevel(logging.WARNING)
     warmup = Warmup(engine)
     page = build()
-    playground = playground_routes(Playground(runs, engine))
+    tabs = [*playground_routes(Playground(runs, engine)), *papers_routes(Papers(engine))]
     _, address, _ = page.launch(
         server_name=host,
         server_port=port,
-        app_kwargs={"routes": [*more, *playground, *routes(Service(runs, engine, example, uploads), warmup, uploads)]},
+        app_kwargs={"routes": [*more, *tabs, *routes(Service(runs, engine, example, uploads), warmup, uploads)]},
         theme=theme(),
         head=head(),
         prevent_thread_lock=True,

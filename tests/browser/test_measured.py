@@ -1,4 +1,4 @@
-"""What the project measured, in a real browser: asked for when it is opened, its text never markup."""
+"""What the project measured, on the Papers tab: asked for when it is opened, its text never markup."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def opened(visitor: Visitor, answer: dict) -> tuple[Page, list[str]]:
     asked: list[str] = []
     visitor.context.route("**/ranklab/measured", lambda route: route.fulfill(body=json.dumps(answer)))
     visitor.context.on("request", lambda request: asked.append(request.url.removeprefix(visitor.address)))
-    page = visitor.open()
-    expect(page.locator(".rl-state")).to_have_attribute("data-state", "finished", timeout=30_000)
+    page = visitor.open("#tab=papers")
+    expect(page.locator(".pp-count")).to_contain_text("quoted figures", timeout=30_000)
     return page, asked
 
 
@@ -28,7 +28,7 @@ def opened(visitor: Visitor, answer: dict) -> tuple[Page, list[str]]:
 def test_it_is_read_when_opened_and_stays_in_its_box(app: App, visitor: Visitor, width: int) -> None:
     page, asked = opened(visitor, shown(reproduced()))
     page.set_viewport_size({"width": width, "height": 900})
-    assert "ranklab/view" in asked and not [path for path in asked if "measured" in path]
+    assert "ranklab/papers/quoted" in asked and "ranklab/measured" not in asked
     page.locator(".rl-project > summary").click()
     box = page.locator(".rl-measured")
     expect(box.locator(".rl-mark")).to_contain_text(f"Measured on {MACHINE}, 1 thread; torch 2.9.9; 240 steps")

@@ -39,6 +39,7 @@ export class Form {
     this.catalogue.benchmarks = await get("benchmarks").catch(() => []);
     this.catalogue.complete = true;
     this.redraw();
+    this.presets.follow();
   }
 
   saved() {

@@ -55,25 +55,11 @@ class Page {
     on(".rl-pause", "change", (event) => this.drawing.set({ paused: event.target.checked }));
     on(".rl-reference", "change", () => this.refetchTable());
     on(".rl-copy", "click", () => navigator.clipboard?.writeText(this.find(".rl-command").textContent));
-    on(".rl-project", "toggle", (event) => event.target.open && this.openMeasured());
     document.addEventListener("visibilitychange", () => this.resting() || this.plan(0));
+    document.addEventListener("ranklab-form", ({ detail }) => this.form.fill(detail));
     document.addEventListener("ranklab-address", ({ detail }) => this.follow(detail));
     new MutationObserver(() => this.resting() || this.drawing.draw()).observe(document.body, { attributes: true, attributeFilter: ["class"] });
     plotly.then(() => this.drawing.draw());
-  }
-
-  /** What the project itself measured; code and figures come when they are asked for. */
-  async openMeasured() {
-    const box = this.find(".rl-measured");
-    if (box.childElementCount && !box.querySelector(".rl-problem")) return;
-    box.replaceChildren(h("p.rl-sub", {}, "Loading."));
-    try {
-      const { drawMeasured } = await import("./measured.js");
-      drawMeasured(box, await get("measured"));
-    } catch (error) {
-      box.replaceChildren(h("p.rl-problem", {}, error instanceof Refusal ? error.message : "The server does not answer; close and open this again."));
-      if (!(error instanceof Refusal || error instanceof TypeError)) throw error;
-    }
   }
 
   // --- reading ---

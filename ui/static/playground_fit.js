@@ -1,5 +1,6 @@
 // Fit a target: the form, the stream of points, the chart and the table of what was captured.
 
+import { read as address } from "./address.js";
 import { fitChart } from "./playground_charts.js";
 import { fixed, get, h, has, Refusal, swatch, whole } from "./util.js";
 
@@ -22,12 +23,27 @@ export class FitTarget {
     this.chart = { figure, plot: figure.querySelector(".rl-plot"), note: figure.querySelector(".rl-note"), said: figure.querySelector(".pg-said") };
     this.pairs = FIRST_LOOK.map((pair) => ({ ...pair }));
     this.form();
+    this.asks(address().fit);
+    document.addEventListener("ranklab-address", ({ detail }) => detail.tab === "playground" && this.asks(detail.fit) && this.rows && this.start());
     new IntersectionObserver((entries, observer) => {
       if (!entries.at(-1).isIntersecting) return;
       observer.disconnect();
       this.start();
     }).observe(this.find(".pg-fit"));
     new MutationObserver(() => this.rows && this.draw()).observe(document.body, { attributes: true, attributeFilter: ["class"] });
+  }
+
+  /** Take what the address asks for: `fit=flat:16|6,1,0,random|8,2,0.5,random`, a target and r, d, s, masks of each method. */
+  asks(text) {
+    if (!text || text === this.taken) return false;
+    this.taken = text;
+    const [target, ...pairs] = text.split("|");
+    const [kind, rank = "16"] = target.split(":");
+    if (!KINDS.slice(0, 3).some(([name]) => name === kind) || !pairs.length) return false;
+    this.pairs = pairs.slice(0, MOST_PAIRS).map((pair) => pair.split(",")).map(([r, d, s, masks]) => ({ rank: Number(r), d: Number(d), sparsity: Number(s), masks: MASKS.some(([name]) => name === masks) ? masks : "random" }));
+    [this.kind.value, this.rank.value, this.rankBox.hidden, this.runBox.hidden] = [kind, rank.slice(0, 10), kind !== "flat", true];
+    this.drawPairs();
+    return true;
   }
 
   // --- the form ---
@@ -223,7 +239,7 @@ function bar(row) {
 }
 
 /** The JSON lines of an answer as they come. */
-async function* lines(response) {
+export async function* lines(response) {
   const reader = response.body.getReader(), decoder = new TextDecoder();
   let rest = "";
   for (;;) {

@@ -1,6 +1,7 @@
 // The papers' settings for a benchmark: one choice fills the form, visibly.
 
-import { get, h } from "./util.js";
+import { read, write } from "./address.js";
+import { get, h, Refusal } from "./util.js";
 
 const texts = (values) => Object.fromEntries(Object.entries(values).map(([name, value]) => [name, String(value)]));
 
@@ -9,6 +10,37 @@ export class Presets {
     this.form = form;
     this.known = new Map();
     this.used = null;
+    document.addEventListener("ranklab-address", ({ detail }) => detail.tab === "compare" && form.catalogue?.complete && this.follow());
+  }
+
+  /** A preset that the address names as `preset=task|name`, and options of its method as `with=a=1,b=2`: fill the form. */
+  async follow() {
+    const { preset: wanted, with: text = "" } = read();
+    if (!wanted) return;
+    write({ preset: null, with: null });
+    const [task, name] = [wanted.slice(0, wanted.indexOf("|")), wanted.slice(wanted.indexOf("|") + 1)];
+    try {
+      const preset = (await this.list(task)).find((one) => one.name === name);
+      if (!preset) throw new Refusal([{ message: `There is no preset ${name} for ${task}.` }]);
+      const options = Object.fromEntries(text.split(",").filter(Boolean).map((part) => [part.slice(0, part.indexOf("=")), part.slice(part.indexOf("=") + 1)]));
+      this.form.own = null;
+      this.form.pickTasks([task]);
+      this.form.state.model = this.modelFor(preset, task);
+      this.form.root.closest("details").open = true;
+      this.use({ ...preset, options: { ...preset.options, ...options } });
+      this.form.root.scrollIntoView({ block: "nearest" });
+    } catch (error) {
+      this.form.showErrors(error instanceof Refusal ? error.errors : [{ field: "", message: "The server does not answer; the preset was not filled in." }]);
+    }
+  }
+
+  /** The paper's model where it is on this machine, else one that is and can do the task: the form's own first. */
+  modelFor(preset, task) {
+    const { models, benchmarks } = this.form.catalogue;
+    const found = benchmarks.find((entry) => entry.id === task);
+    const fits = (model) => model.at_hand && (!found || (model.modality === found.modality && (!model.problems || model.problems.includes(found.problem))));
+    const wanted = [preset.model, this.form.state.model, ...models.map((model) => model.id)];
+    return wanted.find((id) => models.some((model) => model.id === id && fits(model))) ?? preset.model;
   }
 
   /** The element for a benchmark; filled when the list has come. */
