@@ -13,7 +13,10 @@ from starlette.routing import BaseRoute
 
 from peft_core.records import View
 from ui.answering import AnsweringProcess
+from ui.api import api
 from ui.compare import compare_tab
+from ui.compare_routes import compare_routes
+from ui.compare_service import CompareService
 from ui.engine import Engine, LocalEngine, Warmup
 from ui.exports import ExportCommand, Exports
 from ui.frame import frame, head
@@ -49,11 +52,13 @@ def theme() -> gr.themes.Base:
     )
 
 
-def build() -> gr.Blocks:
-    """The page."""
+def build(service: Service | None = None) -> gr.Blocks:
+    """The page. service: what the functions for programs ask; without one the page has none."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     with gr.Blocks(title="RankLab", analytics_enabled=False, fill_width=True) as page:
         frame(TABS)
+        if service:
+            api(service)
     page.queue(default_concurrency_limit=4, max_size=64)
     return page
 
@@ -70,12 +75,14 @@ def serve(
     """Serve the page in background threads; the Blocks and their address. more: the other tabs' own addresses."""
     logging.getLogger("httpx").setLevel(logging.WARNING)
     warmup = Warmup(engine)
-    page = build()
+    service = Service(runs, engine, example, uploads)
     playground = playground_routes(Playground(runs, engine))
+    own = [*playground, *compare_routes(CompareService(service, engine)), *routes(service, warmup, uploads)]
+    page = build(service)
     _, address, _ = page.launch(
         server_name=host,
         server_port=port,
-        app_kwargs={"routes": [*more, *playground, *routes(Service(runs, engine, example, uploads), warmup, uploads)]},
+        app_kwargs={"routes": [*more, *own]},
         theme=theme(),
         head=head(),
         prevent_thread_lock=True,

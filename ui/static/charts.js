@@ -11,7 +11,7 @@ export const plotly = new Promise((resolve) => {
   look();
 });
 
-export const AXES = { step: "step", seconds: "seconds of training", flops: "FLOPs executed" };
+export const AXES = { step: "step", seconds: "seconds of training", flops: "FLOPs executed", place: "place, from the largest" };
 
 function translucent(colour, alpha) {
   const part = (start) => parseInt(colour.slice(start, start + 2), 16);
