@@ -87,7 +87,7 @@ def serve(
         head=head(),
         prevent_thread_lock=True,
         ssr_mode=False,
-        mcp_server=False,
+        mcp_server=None,
         enable_monitoring=False,
         run_history=False,
         footer_links=[],

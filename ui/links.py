@@ -10,15 +10,15 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from peft_core.records import LOCKS, MAX_SEED
 from ui.form import COMPARISON_FIELDS, Form, MethodRow, given
 
 LONGEST_QUERY, LONGEST_VALUE, MOST_FIELDS, MOST_METHODS, MOST_SEEDS, MOST_NOTES = 8000, 500, 800, 64, 100, 12
 NAMES = re.compile(
-    r"(model|task|seeds|lock|lock_to|" + "|".join(COMPARISON_FIELDS) + r"|(methods\.\d{1,2}|training|task_options)"
-    r"(\.[A-Za-z0-9_./-]{1,120})?)"
+    r"model|task|seeds|lock|lock_to|methods\.\d{1,2}|" + "|".join(COMPARISON_FIELDS) + "|"
+    r"(methods\.\d{1,2}|training|task_options)\.[A-Za-z0-9_./-]{1,120}"
 )
 NUMBERS: dict[str, Callable[[str], int | float]] = {"int": lambda text: int(text[:400]), "float": float}
 Field = Mapping[str, Any]
@@ -35,7 +35,7 @@ def query_of(form: Form) -> str:
     pairs.append(("seeds", form.seeds))
     pairs += [(f"training.{name}", text) for name, text in given(form.training).items()]
     pairs += given({name: getattr(form, name) for name in COMPARISON_FIELDS}).items()
-    return urlencode([(name, text) for name, text in pairs if text], safe=",:/+@").replace("+", "%20")
+    return urlencode([(name, text) for name, text in pairs if text], safe=",:/@", quote_via=quote)
 
 
 def form_of(pairs: Sequence[tuple[str, str]], catalogue: Mapping[str, Any]) -> tuple[Form | None, list[str]]:

@@ -54,7 +54,7 @@ export class Chart {
   constructor(figure) {
     this.figure = figure;
     this.plot = figure.querySelector(".rl-plot");
-    this.plot.setAttribute("role", "img");
+    this.plot.setAttribute("role", "group"); // no picture: it holds the buttons that zoom
     this.note = figure.querySelector(".rl-note");
     this.visible = true;
     this.pending = null;

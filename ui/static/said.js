@@ -3,7 +3,7 @@
 import { copy, get, h, post } from "./util.js";
 
 const WRITTEN = "ranklab-address", PAUSE = 400;
-const NAMES = /^(model|task|seeds|lock|lock_to|data_seed|train_rows|eval_rows|plan|(methods\.\d+|training|task_options)(\..+)?)$/;
+const NAMES = /^(model|task|seeds|lock|lock_to|data_seed|train_rows|eval_rows|plan|methods\.\d+|(methods\.\d+|training|task_options)\..+)$/;
 
 /** The form that the address asks for, or null: none, or the one that this tab has written there itself. */
 export async function linked() {
