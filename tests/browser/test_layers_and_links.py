@@ -36,7 +36,8 @@ def opened(page: Page) -> None:
 
 def to_step(page: Page, place: int) -> None:
     page.locator(".rl-step").evaluate(
-        "(slider, place) => { slider.value = place; slider.dispatchEvent(new Event('input', { bubbles: true })); }", place
+        "(slider, place) => { slider.value = place; slider.dispatchEvent(new Event('input', { bubbles: true })); }",
+        place,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -62,6 +63,14 @@ def test_a_program_starts_follows_and_reads_a_comparison(client: Client, runs: S
     assert (status["state"], status["progress"], len(status["runs"])) == ("finished", 1.0, 4)
     document = client.predict(made, reference=METHODS[1], api_name="/results")
     assert len(document["runs"]) == 4 and {run["seed"] for run in document["runs"]} == {0, 3}
+
+
+def test_the_readmes_example_runs(address: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```py\n(.*?)```", text, re.DOTALL)
+    exec(code.replace("http://127.0.0.1:7860", address), {})
+    printed = capsys.readouterr().out
+    assert all(method in printed for method in METHODS)
 
 
 @pytest.mark.parametrize(
