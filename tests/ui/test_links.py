@@ -87,8 +87,22 @@ def test_what_is_no_field_is_no_form() -> None:
     st.lists(
         st.tuples(
             st.sampled_from(
-                ["model", "task", "seeds", "lock", "lock_to", "data_seed", "plan", "methods.0", "methods.0.rank"]
-                + ["methods.63.d", "methods.1", "training.steps", "training.warmup", "task_options.x"]
+                [
+                    "model",
+                    "task",
+                    "seeds",
+                    "lock",
+                    "lock_to",
+                    "data_seed",
+                    "plan",
+                    "methods.0",
+                    "methods.0.rank",
+                    "methods.63.d",
+                    "methods.1",
+                    "training.steps",
+                    "training.warmup",
+                    "task_options.x",
+                ]
             ),
             st.one_of(st.text(max_size=40), st.sampled_from(["lora", "rank", "1e999", "-1", "٣", "0x1", "9" * 900])),
         ),
