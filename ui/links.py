@@ -163,7 +163,7 @@ class _Reading:
             value = NUMBERS[field["type"]](text)
         except ValueError:
             return self._left_out(where, text, "it must be a number")
-        if not math.isfinite(value):
+        if isinstance(value, float) and not math.isfinite(value):
             return self._left_out(where, text, "it must be a number")
         low, high = field.get("min"), field.get("max")
         for bound, beyond, exclusive in (

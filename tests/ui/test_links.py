@@ -6,7 +6,7 @@ import shlex
 from urllib.parse import parse_qsl
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from peft_core.cli import build_parser
@@ -109,6 +109,7 @@ def test_what_is_no_field_is_no_form() -> None:
         max_size=12,
     )
 )
+@example([("training.steps", "9" * 900), ("data_seed", "-" + "9" * 390)])
 @settings(max_examples=150, deadline=None)
 def test_no_query_string_breaks_it(pairs: list[tuple[str, str]]) -> None:
     form, notes = form_of(pairs, CATALOGUE)
