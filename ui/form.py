@@ -267,6 +267,19 @@ def command_line(spec: ComparisonSpec) -> str:
     return shlex.join(parts)
 
 
+def form_command(form: Form, spec: ComparisonSpec) -> str:
+    """The command of a form's comparison, whose lock is not solved yet.
+
+    Raises:
+        InputError: the lock's reference is no row.
+    """
+    line = command_line(spec)
+    if not form.lock:
+        return line
+    to = lock_reference(form, spec.methods) or str(spec.methods[0])
+    return f"{line} {shlex.join(['--lock', form.lock, '--lock-to', to])}"
+
+
 def preview_line(model: str, task: str, options: Mapping[str, Any], max_length: str) -> str:
     """The command that shows the same look at the data in a terminal."""
     parts = ["python", "-m", "peft_core", "preview", "--task", task, *(["--model", model] if model else [])]

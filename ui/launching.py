@@ -13,8 +13,11 @@ from starlette.routing import BaseRoute
 
 from peft_core.records import View
 from ui.answering import AnsweringProcess
+from ui.api import api
 from ui.child import Commands
 from ui.compare import compare_tab
+from ui.compare_routes import compare_routes
+from ui.compare_service import CompareService
 from ui.engine import Engine, LocalEngine, Warmup
 from ui.exports import ExportCommand, Exports
 from ui.frame import frame, head
@@ -58,13 +61,15 @@ def theme() -> gr.themes.Base:
     )
 
 
-def build() -> gr.Blocks:
-    """The page."""
+def build(service: Service | None = None) -> gr.Blocks:
+    """The page. service: what the functions for programs ask; without one the page has none."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     with gr.Blocks(title="RankLab", analytics_enabled=False, fill_width=True) as page:
         frame(TABS)
         if sign_in_offered():
             gr.LoginButton(visible=False)  # what makes Gradio serve login/huggingface; the Runs tab links to it
+        if service:
+            api(service)
     page.queue(default_concurrency_limit=4, max_size=64)
     return page
 
@@ -81,17 +86,19 @@ def serve(
     """Serve the page in background threads; the Blocks and their address. more: the other tabs' own addresses."""
     logging.getLogger("httpx").setLevel(logging.WARNING)
     warmup = Warmup(engine)
-    page = build()
+    service = Service(runs, engine, example, uploads)
     tabs = [*playground_routes(Playground(runs, engine)), *papers_routes(Papers(engine))]
+    own = [*tabs, *compare_routes(CompareService(service, engine)), *routes(service, warmup, uploads)]
+    page = build(service)
     _, address, _ = page.launch(
         server_name=host,
         server_port=port,
-        app_kwargs={"routes": [*more, *tabs, *routes(Service(runs, engine, example, uploads), warmup, uploads)]},
+        app_kwargs={"routes": [*more, *own]},
         theme=theme(),
         head=head(),
         prevent_thread_lock=True,
         ssr_mode=False,
-        mcp_server=False,
+        mcp_server=None,
         enable_monitoring=False,
         run_history=False,
         footer_links=[],

@@ -92,7 +92,7 @@ class Service:
         chosen = wanted or self._first()
         if chosen is None:
             return {"id": None, "looks": looks(), "form": first_form().model_dump()}
-        return payload(self._view(chosen, after), after, reference, table)
+        return payload(self.comparison(chosen, after), after, reference, table)
 
     def _first(self) -> str | None:
         """The newest that is under way, else the newest of this machine, else the shipped example."""
@@ -105,7 +105,8 @@ class Service:
             return known[-1].id
         return EXAMPLE if self._example else None
 
-    def _view(self, comparison_id: str, after: int = 0) -> View:
+    def comparison(self, comparison_id: str, after: int = 0) -> View:
+        """A comparison with its events after `after`; `InputError` where there is none of that id."""
         if comparison_id == EXAMPLE and self._example:
             return self._example
         return self._runs.view(comparison_id, after)
@@ -137,7 +138,7 @@ class Service:
         task, model = look.task.strip(), look.model.strip()
         if not task:
             raise InputError("task", look.task, "choose a task, or name data of your own")
-        self._allow(task)
+        self.allow(task)
         options = task_options(look.task_options)
         limit = typed({"max_length": look.max_length}, TrainingConfig).get("max_length")
         checked(TrainingConfig, {"max_length": limit}, "training.")
@@ -145,7 +146,7 @@ class Service:
         line = preview_line(model, task, options, "" if limit is None else str(limit))
         return tables.strict({**found, "command": line})
 
-    def _allow(self, tasks: str) -> None:
+    def allow(self, tasks: str) -> None:
         """On a public page a visitor names no files of the server but those that were uploaded.
 
         Raises:
@@ -201,14 +202,14 @@ class Service:
 
     def _locked(self, spec: ComparisonSpec, form: Form) -> ComparisonSpec:
         try:
-            self._allow(spec.task)
+            self.allow(spec.task)
             return self._engine.lock(spec, form.lock, lock_reference(form, spec.methods))
         except InputError as error:
             raise FormError([FieldError(field_of(error, spec), str(error))]) from None
 
     def again(self, comparison_id: str) -> str:
         """Queue a shown comparison anew. An imported one trains from nothing on the task that it names."""
-        row = self._view(comparison_id).comparison
+        row = self.comparison(comparison_id).comparison
         if row.environment.get("imported"):
             try:
                 check_task(row.spec)
@@ -218,7 +219,7 @@ class Service:
 
     def _submit(self, spec: ComparisonSpec) -> str:
         try:
-            self._allow(spec.task)
+            self.allow(spec.task)
             spec = with_learned_ranks(spec, self._runs.view)
             self._engine.check(spec)
             return self._runs.submit(spec)
@@ -237,7 +238,7 @@ class Service:
         """(file name, media type, text) of what was measured."""
         if kind not in DOWNLOADS:
             raise InputError("format", kind, "it must be one of " + ", ".join(DOWNLOADS))
-        view = self._view(comparison_id)
+        view = self.comparison(comparison_id)
         media, make = DOWNLOADS[kind]
         return f"ranklab-{view.comparison.id}.{kind}", media, make(view, reference)
 
@@ -277,9 +278,24 @@ def payload(view: View, after: int, reference: str | None = None, table: bool = 
     row = view.comparison
     wants_table = table or after == 0 or any(event["event"] == "state" for event in view.events)
     data: dict[str, Any] = {
-        "id": EXAMPLE if row.origin == "shipped" else row.id,
+        **progress(view),
         "seq": view.seq,
         "after": after,
+        "baseline": row.baseline_score,
+        "plan": row.plan,
+        "environment": row.environment,
+        "points": packed(view.events, row.metric),
+        **(_tabled(view, reference) if wants_table else {"table": None}),
+        "first_evaluation": _first_evaluation(view),
+    }
+    return tables.strict(data | (_fixed(view) if after == 0 else {}))
+
+
+def progress(view: View) -> dict[str, Any]:
+    """How far a comparison is, and each of its runs."""
+    row = view.comparison
+    return {
+        "id": EXAMPLE if row.origin == "shipped" else row.id,
         "state": str(row.state),
         "ended": row.state.ended,
         "queue_place": row.queue_place,
@@ -287,15 +303,8 @@ def payload(view: View, after: int, reference: str | None = None, table: bool = 
         "eta_seconds": row.eta_seconds,
         "message": row.message,
         "metric": row.metric,
-        "baseline": row.baseline_score,
-        "plan": row.plan,
-        "environment": row.environment,
         "runs": [_run(run.model_dump(mode="json", exclude={"method", "result"})) for run in view.runs],
-        "points": packed(view.events, row.metric),
-        **(_tabled(view, reference) if wants_table else {"table": None}),
-        "first_evaluation": _first_evaluation(view),
     }
-    return tables.strict(data | (_fixed(view) if after == 0 else {}))
 
 
 def _tabled(view: View, reference: str | None) -> dict[str, Any]:

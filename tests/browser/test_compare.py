@@ -6,7 +6,7 @@ import re
 import time
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import App, Visitor
 
@@ -57,7 +57,7 @@ def test_the_first_paint_is_a_finished_comparison(app: App, visitor: Visitor) ->
     expect(page.locator(".rl-state")).to_have_text("shipped example")
     expect(page.locator(".rl-meta")).to_contain_text("measured on")
     expect(page.locator(".rl-table tbody tr")).to_have_count(len(page.locator(".rl-card").all()))
-    expect(page.locator(".rl-command")).to_contain_text("python -m peft_core compare")
+    expect(page.locator(".rl-shown .rl-command")).to_contain_text("python -m peft_core compare")
     expect(page.locator(".rl-again")).to_be_enabled()
 
 
@@ -134,17 +134,59 @@ def test_a_bad_value_is_answered_at_its_field_and_nothing_is_lost(visitor: Visit
     expect(page.locator(".rl-row")).to_have_count(3)
 
 
-@pytest.mark.parametrize("width, scheme", [(390, "light"), (768, "dark")])
-def test_a_narrow_window_has_no_sideways_scrolling(app: App, visitor: Visitor, width: int, scheme: str) -> None:
-    page = visitor.open(f"?__theme={scheme}")
-    page.set_viewport_size({"width": width, "height": 800})
-    wait_for_points(page, "score", 0)
-    summary = page.locator(".rl-formbox > summary")
-    if not page.locator(".rl-form").is_visible():
-        summary.click()
-    expect(page.locator(".rl-form button[type=submit]")).to_be_visible(timeout=30_000)
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    for box in (".rl-side", ".rl-form", ".rl-shown"):
-        assert page.evaluate(
-            "(box) => { const e = document.querySelector(box); return e.scrollWidth <= e.clientWidth }", box
-        )
+def tab_to(page: Page, selector: str, backwards: bool = False) -> None:
+    """Presses Tab until what is looked for has the focus."""
+    for _ in range(250):
+        page.keyboard.press("Shift+Tab" if backwards else "Tab")
+        if page.evaluate("(selector) => document.activeElement.matches(selector)", selector):
+            return
+    raise AssertionError(f"{selector} cannot be reached by keys")
+
+
+def test_a_whole_comparison_by_keys_alone_before_two_visitors(app: App, visitor: Visitor, browser: Browser) -> None:
+    page = visitor.open()
+    expect(page.locator("#rl-start-from optgroup")).to_have_count(5, timeout=30_000)
+    tab_to(page, "#rl-start-from")
+    page.keyboard.press("ArrowDown")
+    expect(page.locator(".rl-row")).to_have_count(3)
+    expect(page.locator('[data-field="seeds"] input')).to_have_value("0")
+    tab_to(page, '[data-field="training.steps"] input')
+    page.keyboard.press("Control+a")
+    page.keyboard.type("24")
+    tab_to(page, ".rl-form button[type=submit]")
+    page.keyboard.press("Enter")
+    expect(page.locator(".rl-recent option:checked")).to_contain_text("d=4", timeout=30_000)
+    comparison = shown_id(page)
+
+    other = Visitor(browser.new_context(viewport={"width": 1440, "height": 1000}), app.address)
+    second = other.open()
+    expect(second.locator(".rl-state")).to_have_attribute("data-state", re.compile("running|finished"), timeout=60_000)
+    wait_for_points(second, "loss", 2)
+    assert shown_id(second) == comparison, "a second visitor sees what runs"
+    for one in (page, second):
+        expect(one.locator(".rl-state")).to_have_attribute("data-state", "finished", timeout=90_000)
+    assert points(second, "loss") == 24
+    other.context.close()
+    assert other.complaints == []
+
+    tab_to(page, ".rl-card-name", backwards=True)
+    page.keyboard.press("Space")
+    expect(page.locator('.rl-card-name[aria-pressed="false"]')).to_have_count(1)
+    tab_to(page, ".rl-measure input")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(".rl-measure input[value=numerical]")).to_be_checked()
+    tab_to(page, ".rl-step")
+    page.keyboard.press("Home")
+    expect(page.locator(".rl-heat-table td").first).to_have_text("0")
+    page.keyboard.press("End")
+    expect(page.locator(".rl-heat-table td").first).not_to_have_text("0")
+    tab_to(page, ".rl-panel .rl-table thead button:not(.rl-ask)")
+    page.keyboard.press("Enter")
+    expect(page.locator(".rl-panel .rl-table [aria-sort]")).to_have_count(1)
+    tab_to(page, ".rl-panel .rl-ask")
+    page.keyboard.press("Enter")
+    expect(page.locator(".rl-define")).to_be_visible()
+    page.keyboard.press("Escape")
+    tab_to(page, ".rl-copy")
+    page.keyboard.press("Enter")
+    expect(page.locator(".rl-copy")).to_have_text(re.compile("Copied|Select and copy it"))

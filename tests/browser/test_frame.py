@@ -76,13 +76,3 @@ def test_keys_go_from_tab_to_tab(visitor: Visitor) -> None:
     is_open(page, "Compare")
     page.keyboard.press("End")
     expect(page.locator("[role=tab]").last).to_have_attribute("aria-selected", "true")
-
-
-def test_every_tab_can_be_reached_on_a_narrow_window(visitor: Visitor) -> None:
-    page = visitor.open("#c=example")
-    page.set_viewport_size({"width": 390, "height": 800})
-    wait_for_points(page, "score", 0)
-    for one in page.locator("[role=tab]").all():
-        one.click()
-        expect(one).to_have_attribute("aria-selected", "true")
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

@@ -76,6 +76,6 @@ def test_a_lock_says_what_it_changes_and_that_is_what_runs(app: App, visitor: Vi
     assert [method["options"] for method in shown["spec"]["methods"]] != [one["options"] for one in lock["asked"]]
     ran = [method["options"]["rank"] for method in shown["spec"]["methods"]]
     assert [run["config"]["rank"] for run in shown["runs"]] == ran
-    expect(page.locator(".rl-command")).to_contain_text("--lock parameters --lock-to")
+    expect(page.locator(".rl-shown .rl-command")).to_contain_text("--lock parameters --lock-to")
     expect(page.locator(".rl-notes")).to_contain_text("One seed: no interval over seeds")
     expect(page.locator(".rl-table")).to_contain_text("one seed; bootstrap over rows")

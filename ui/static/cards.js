@@ -25,6 +25,8 @@ export function liveFigures(shown, look) {
     executed: points.lastMean(names, "step", "adapter_flops_executed"),
     seconds: points.lastMean(names, "step", "seconds"),
     stored: row?.stored_bytes ?? null,
+    stepTime: row?.step_ms_median ?? null,
+    memory: row?.peak_memory_bytes ?? null,
   };
 }
 
@@ -93,6 +95,8 @@ const BARS = [
   ["Active parameters", "at the last step", [["active", ""]], whole, "active"],
   ["Adapter FLOPs so far", "nominal: non-zeros only; executed: dense", [["nominal", "nominal"], ["executed", "executed"]], short, "nominal"],
   ["Stored adapter", "head left out; known when a run has finished", [["stored", ""]], bytes, "stored"],
+  ["Time of a step", "median; known when a run has finished", [["stepTime", ""]], (value) => (has(value) ? `${fixed(value, 1)} ms` : "–"), "step_time"],
+  ["Peak memory", "of the process; known when a run has finished", [["memory", ""]], bytes, "memory"],
 ];
 
 export function drawBars(root, shown) {

@@ -11,7 +11,7 @@ export const plotly = new Promise((resolve) => {
   look();
 });
 
-export const AXES = { step: "step", seconds: "seconds of training", flops: "FLOPs executed" };
+export const AXES = { step: "step", seconds: "seconds of training", flops: "FLOPs executed", place: "place, from the largest" };
 
 function translucent(colour, alpha) {
   const part = (start) => parseInt(colour.slice(start, start + 2), 16);
@@ -54,7 +54,7 @@ export class Chart {
   constructor(figure) {
     this.figure = figure;
     this.plot = figure.querySelector(".rl-plot");
-    this.plot.setAttribute("role", "img");
+    this.plot.setAttribute("role", "group"); // no picture: it holds the buttons that zoom
     this.note = figure.querySelector(".rl-note");
     this.visible = true;
     this.pending = null;

@@ -100,7 +100,7 @@ export function csv(rows) {
   return [names, ...rows.map((row) => names.map((name) => row[name]))].map((values) => values.map(quoted).join(",")).join("\r\n") + "\r\n";
 }
 
-function save(text, name) {
+export function save(text, name) {
   const link = h("a", { href: URL.createObjectURL(new Blob([text], { type: "text/csv" })), download: name });
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);

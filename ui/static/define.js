@@ -24,6 +24,8 @@ const DEFINITIONS = {
   effective_rank: ["Effective rank", `exp of the entropy of the singular values over their sum: how many directions carry the update; ${OF}`, "Roy and Vetterli 2007"],
   numerical_rank: ["Numerical rank", `Number of singular values above max(m, n) · ε · σ_max with the ε of float64; ${OF}`, "Golub and Van Loan, Matrix Computations; as torch.linalg.matrix_rank counts"],
   stable_rank: ["Stable rank", `Squared Frobenius norm over squared spectral norm, never above the rank; ${OF}`, "Rudelson and Vershynin 2007"],
+  layer_rank: ["Rank by layer", "The chosen rank measure of each adapted map of each layer at one step, a mean over seeds. All methods share one scale, from 0 to the largest value of all steps.", "the measures are those of the rank chart"],
+  spectrum: ["Singular values", "Of the weight update (for adapters and prefixes of their linear map), largest first; a mean over the adapted maps, or of one, and over seeds. Recorded at the last evaluation and at each best one; zeros do not show on the log axis.", "Golub and Van Loan, Matrix Computations"],
   pareto: ["Pareto front", "The methods that no other one beats on both figures at once; filled marks are on the front. Means over seeds.", "Pareto 1896"],
   trainable: ["Trainable parameters", "Values that are trained, with the task's head left out, since every method trains the same one.", "counted from the modules"],
   trainable_percent: ["Trainable share", "Trainable parameters, head left out, in percent of the backbone's parameters.", "counted from the modules"],

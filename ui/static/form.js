@@ -21,16 +21,22 @@ export class Form {
     });
   }
 
-  /** initial: the form of the comparison shown; what was typed in this tab before wins. */
+  /** initial: the form of the comparison shown; what was typed in this tab before wins, and a link wins over that. */
   async open(initial, looks) {
     this.looks = looks;
-    this.state = this.saved() || structuredClone({ ...EMPTY, ...initial });
-    const [catalogue, pick, data, presets] = await Promise.all([get("catalogue"), import("./pick.js"), import("./data.js"), import("./presets.js")]);
+    const [catalogue, pick, data, presets, starts, said] = await Promise.all([get("catalogue"), ...["pick", "data", "presets", "starts", "said"].map((part) => import(`./${part}.js`))]);
+    const link = await said.linked();
+    this.state = structuredClone({ ...EMPTY, ...(link?.form ?? this.saved() ?? initial) });
+    this.notes = link?.notes ?? [];
     this.catalogue = { ...catalogue, benchmarks: [], complete: false };
     this.pick = pick;
     this.data = new data.Data(this);
     this.presets = new presets.Presets(this);
+    this.starts = new starts.Starts(this);
+    this.said = new said.Said(this);
     this.draw();
+    this.said.changed(Boolean(link));
+    this.starts.open();
     this.openBenchmarks();
   }
 
@@ -53,6 +59,8 @@ export class Form {
   fill(form) {
     this.state = structuredClone({ ...EMPTY, ...form });
     this.own = this.otherModel = null;
+    this.notes = [];
+    if (this.starts) this.starts.used = null;
     if (this.catalogue) this.draw();
     this.changed();
   }
@@ -66,6 +74,7 @@ export class Form {
     clearTimeout(this.budgetTimer);
     this.budgetTimer = setTimeout(() => this.showBudget(), 500);
     this.data?.changed();
+    this.said?.changed(true);
   }
 
   /** Draw anew; the field that was in use, or `focus`, is in use again. */
@@ -87,12 +96,13 @@ export class Form {
     this.start = h("button.rl-big", { type: "submit" }, "Start");
     this.general = h("p.rl-error", { role: "alert", "data-general": true });
     this.root.replaceChildren(
+      this.starts.draw(), ...this.notes.map((note) => h("p.rl-problem.rl-sub", {}, note)),
       h("div.rl-grid2", {}, this.pick.modelField(this), this.pick.taskField(this)),
       this.taskOptions(),
       h("h4", {}, "Methods"), this.rows, this.adder(), this.lockBox(),
       h("div.rl-grid2", {}, this.field("seeds", { name: "seeds", type: "str", help: "one run per method and seed, separated by commas" }), this.lengthField()),
       h("div.rl-grid2", {}, this.training("batch_size"), this.training("learning_rate")),
-      this.advanced(),
+      this.advanced(), this.said.box,
       this.general, this.start);
     this.drawRows();
   }

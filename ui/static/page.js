@@ -5,7 +5,7 @@ import { plotly } from "./charts.js";
 import { Form } from "./form.js";
 import { Points } from "./points.js";
 import { Drawing } from "./shown.js";
-import { get, h, has, post, read, Refusal } from "./util.js";
+import { copy, get, h, has, post, read, Refusal } from "./util.js";
 
 const LIVE = 700, RESTING = 5000; // milliseconds between polls
 
@@ -54,7 +54,7 @@ class Page {
     on(".rl-log", "change", (event) => this.drawing.set({ log: event.target.checked }));
     on(".rl-pause", "change", (event) => this.drawing.set({ paused: event.target.checked }));
     on(".rl-reference", "change", () => this.refetchTable());
-    on(".rl-copy", "click", () => navigator.clipboard?.writeText(this.find(".rl-command").textContent));
+    on(".rl-copy", "click", () => copy(this.find(".rl-shown .rl-command").textContent, this.find(".rl-copy")));
     document.addEventListener("visibilitychange", () => this.resting() || this.plan(0));
     document.addEventListener("ranklab-form", ({ detail }) => this.form.fill(detail));
     document.addEventListener("ranklab-address", ({ detail }) => this.follow(detail));

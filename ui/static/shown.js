@@ -1,11 +1,12 @@
-// How the comparison shown is drawn: facts, progress, charts, cards, bars, table. It asks the server nothing.
+// How the comparison shown is drawn: facts, progress, charts, cards, bars, table. Only the layers ask the server, once they are seen.
 
 import { Cards, drawBars } from "./cards.js";
 import { Chart } from "./charts.js";
 import { keyOf, what } from "./define.js";
+import { Layers } from "./layers.js";
 import { Pareto } from "./pareto.js";
 import { Table } from "./table.js";
-import { duration, h, has, words } from "./util.js";
+import { bytes, duration, h, has, words } from "./util.js";
 
 const RANK_TITLES = { effective: "effective rank", numerical: "numerical rank", stable: "stable rank" };
 const FORMATS = { csv: "CSV", json: "JSON", md: "Markdown", tex: "LaTeX", html: "Report" };
@@ -21,6 +22,7 @@ export class Drawing {
     this.pareto = new Pareto(this.find("[data-pareto]"));
     this.charts = {};
     for (const figure of root.querySelectorAll("[data-chart]")) this.charts[figure.dataset.chart] = new Chart(figure);
+    this.layers = new Layers(root, this.charts.spectrum, () => this.drawCharts());
   }
 
   /** Another comparison: everything that stays the same while it runs. */
@@ -47,7 +49,7 @@ export class Drawing {
     const select = this.find(".rl-recent");
     if (![...select.options].some((option) => option.value === shown.id)) select.prepend(h("option", { value: shown.id }, shown.title));
     select.value = shown.id;
-    this.find(".rl-command").textContent = shown.command;
+    this.find(".rl-shown .rl-command").textContent = shown.command;
     this.find(".rl-reference").replaceChildren(...shown.labels.map((look) => h("option", { value: look.label }, look.label)));
     this.find('[data-chart="score"] .rl-title').textContent = words(shown.metric ?? "score");
     this.find(".rl-lock").replaceChildren(...(shown.spec.lock?.changes ?? []).map((said) => h("li", {}, said)));
@@ -86,6 +88,7 @@ export class Drawing {
     const device = deviceOf(shown);
     const parts = [
       shown.shipped ? `measured on ${device}` : device ? `on ${device}` : "",
+      memoryOf(shown),
       `seeds ${shown.spec.seeds.join(", ")}`,
       shown.ended ? `${shown.created.slice(0, 16).replace("T", " ")} UTC` : `${Math.round(100 * shown.progress)} %`,
       !shown.ended && has(shown.eta_seconds) ? `about ${duration(shown.eta_seconds)} left` : "",
@@ -124,6 +127,7 @@ export class Drawing {
     });
     this.charts.score.draw(job("eval", "score", 0, baseline, { yTitle: metric, what: keyOf(shown.metric), empty: this.waiting(first) }));
     this.charts.loss.draw(job("step", "loss", settings.smoothing, [], { yTitle: "loss", what: "loss", log: settings.log, empty: this.waiting("The first point comes at step 1.") }));
+    this.layers.draw(shown, settings.measure, this.hidden, this.waiting(`The rank is measured at every evaluation. ${first}`));
     this.charts.rank.draw(job("rank", settings.measure, 0, this.guides(), { yTitle: RANK_TITLES[settings.measure], what: `${settings.measure}_rank`, tozero: true, empty: this.waiting(`The rank is measured at every evaluation, for methods that change weights by a low-rank update. ${first}`) }));
   }
 
@@ -179,6 +183,13 @@ function deviceOf(shown) {
   const kind = device || shown.plan.device || "";
   const count = kind === "cpu" ? shown.plan.threads || threads || cores : null;
   return [name || kind, name && kind ? `(${kind}${count ? `, ${count} thread${count === 1 ? "" : "s"}` : ""})` : ""].filter(Boolean).join(" ");
+}
+
+/** What the comparison was expected to need, before its first step. */
+function memoryOf({ plan }) {
+  const { available, ...needed } = plan.memory_bytes ?? {};
+  const total = Object.values(needed).reduce((sum, value) => sum + value, 0);
+  return total ? `memory: about ${bytes(total)} of ${bytes(available)} free` : "";
 }
 
 function frozen(shown) {

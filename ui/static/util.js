@@ -42,6 +42,23 @@ export async function post(path, body, signal) {
   return read(await fetch(`ranklab/${path}`, request));
 }
 
+/** Put a text on the clipboard; the button says so for a moment. Where the browser has none (plain http), in the old way. */
+export async function copy(text, button) {
+  const done = navigator.clipboard ? await navigator.clipboard.writeText(text).then(() => true, () => false) : copyByHand(text);
+  const { textContent: name } = button;
+  button.textContent = done ? "Copied" : "Select and copy it";
+  setTimeout(() => (button.textContent = name), 1500);
+}
+
+function copyByHand(text) {
+  const area = h("textarea", { value: text, style: "position:fixed;opacity:0" });
+  document.body.append(area);
+  area.select();
+  const done = document.execCommand("copy");
+  area.remove();
+  return done;
+}
+
 const UNITS = ["", "k", "M", "G", "T", "P", "E"];
 
 const NAMES = { bleu: "BLEU", chrf: "chrF", rouge1: "ROUGE-1", rouge2: "ROUGE-2", rouge_l: "ROUGE-L", qa_f1: "F1", r2: "R²", pearson: "Pearson correlation", spearman: "Spearman correlation" };

@@ -1,0 +1,56 @@
+"""Every tab at three widths, light and dark: nothing lies over another or leaves the window, and axe agrees."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import FullApp, Visitor
+from tests.browser.test_compare import wait_for_points
+
+pytestmark = pytest.mark.browser
+
+AXE = (resources.files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")
+GRAVE = {"serious", "critical"}
+LAYOUT = (Path(__file__).parent / "layout.js").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def app(full_app: FullApp) -> FullApp:
+    return full_app
+
+
+def settle(page: Page) -> None:
+    page.evaluate("layout.still(300, 5000)")
+
+
+def grave(page: Page) -> list[dict[str, Any]]:
+    return [one for one in page.evaluate("layout.violations()") if one["impact"] in GRAVE]
+
+
+@pytest.mark.parametrize("width, scheme, checked", [(390, "light", True), (768, "dark", False), (1440, "dark", True)])
+def test_every_tab_keeps_its_place_and_can_be_used_by_all(
+    visitor: Visitor, width: int, scheme: str, checked: bool
+) -> None:
+    """checked: by axe too, once for each scheme."""
+    page = visitor.open(f"?__theme={scheme}#c=example")
+    page.set_viewport_size({"width": width, "height": 900})
+    wait_for_points(page, "score", 0)
+    expect(page.locator(".rl-form button[type=submit]")).to_be_attached(timeout=30_000)
+    page.evaluate(AXE)
+    page.evaluate(LAYOUT)
+    for one in page.locator("[role=tab]").all():
+        title = one.inner_text()
+        one.click()
+        expect(one).to_have_attribute("aria-selected", "true")
+        settle(page)
+        page.evaluate("layout.unfold()")
+        settle(page)
+        assert page.evaluate("layout.astray()") == [], title
+        found = grave(page) if checked else []
+        assert found == [], f"{title}: {json.dumps(found, indent=1)}"
