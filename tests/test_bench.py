@@ -26,9 +26,11 @@ def test_a_step_is_measured_beside_the_floor_and_a_peer(capsys):
     pytest.importorskip("peft")
     found = bench(capsys, "--model", "tiny-text", "--against", "peft")
     labels = [row["label"] for row in found["rows"]]
-    assert len(labels) == 5 and labels[0] == found["reference"] == "peft LoRA rank=4" and labels[-1] == "floor"
-    floor = found["rows"][-1]
-    assert floor["step_vs_floor"] == 1 and floor["peak_bytes"] < min(row["peak_bytes"] for row in found["rows"][:-1])
+    assert len(labels) == 6 and labels[0] == found["reference"] == "peft LoRA rank=4"
+    assert labels[-2:] == ["floor", "floor, every token"]
+    *others, floor, plain = found["rows"]
+    assert floor["step_vs_floor"] == 1 and plain["step_vs_plain_floor"] == 1
+    assert floor["peak_bytes"] < min(row["peak_bytes"] for row in (*others, plain))
 
 
 def test_merged_inference_is_measured_beside_unmerged_and_answers_the_same(capsys):

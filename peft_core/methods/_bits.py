@@ -30,8 +30,8 @@ def pack_rows(masks: Tensor) -> Tensor:
 
 def unpack_rows(packed: Tensor, cols: int, dtype: torch.dtype) -> Tensor:
     """(..., cols) of ones and zeros in `dtype`: what `pack_rows` packed."""
-    values = _bytes(dtype, packed.device).index_select(0, packed.flatten().int())
-    return values.view(*packed.shape[:-1], 8 * packed.shape[-1])[..., :cols]
+    values = _bytes(dtype, packed.device).index_select(0, packed.reshape(-1).int()).view(*packed.shape[:-1], -1)
+    return values if values.shape[-1] == cols else values[..., :cols]
 
 
 @lru_cache

@@ -33,6 +33,9 @@ class FrozenMap:
     def __call__(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self.bias)
 
+    def to(self, dtype: torch.dtype) -> FrozenMap:
+        return FrozenMap(self.weight.to(dtype), None if self.bias is None else self.bias.to(dtype))
+
 
 @dataclass(frozen=True)
 class Masks:
@@ -46,38 +49,44 @@ class Masks:
     def branches(self) -> int:
         return 1 if self.packed is None else self.packed.shape[-3]
 
-    def values(self, dtype: torch.dtype, beside: bool = False) -> Tensor:
-        """Ones and zeros (..., d, rows, cols), or beside each other (..., rows, d, cols)."""
-        assert self.packed is not None
-        return unpack_rows(self.packed.transpose(-3, -2) if beside else self.packed, self.cols, dtype)
-
     def copies(self, weight: Tensor) -> Tensor:
         """(..., rows, cols) to (..., d, rows, cols). Autograd keeps the masks a byte a value."""
-        return weight.unsqueeze(-3) if self.packed is None else weight.unsqueeze(-3) * self.values(torch.bool)
+        return (
+            weight.unsqueeze(-3)
+            if self.packed is None
+            else weight.unsqueeze(-3) * unpack_rows(self.packed, self.cols, torch.bool)
+        )
 
 
 class Copies:
     """The masked copies of a weight as one matrix, and its gradient from that matrix's. The masks are made once.
 
+    Small tensors and cold caches: what counts here is the number of operations.
+
     Args:
+        packed: as in `Masks`.
         beside: (rows, cols) to (rows, d cols), the copies beside each other; else to (d rows, cols).
     """
 
-    def __init__(self, weight: Tensor, masks: Masks, beside: bool) -> None:
-        self._weight, self._along = weight, 1 if beside else 0
-        self._masks = None if masks.packed is None else masks.values(weight.dtype, beside)
-
-    def matrix(self) -> Tensor:
-        if self._masks is None:
-            return self._weight
-        return (self._weight.unsqueeze(self._along) * self._masks).flatten(self._along, self._along + 1)
+    def __init__(self, weight: Tensor, packed: Tensor | None, beside: bool) -> None:
+        self.matrix, self._masks, self._along = weight, packed, 1 if beside else 0
+        if packed is not None:
+            rows, cols = weight.shape
+            masks = unpack_rows(packed.transpose(0, 1) if beside else packed, cols, weight.dtype)
+            self._masks, shape = masks, (rows, -1) if beside else (-1, cols)
+            self.matrix = (weight.unsqueeze(self._along) * masks).view(shape)
 
     def gradient(self, of_matrix: Tensor) -> Tensor:
-        """In the weight's type and shape."""
-        gradient = of_matrix.to(self._weight.dtype)
+        """In the matrix's type and the weight's shape. of_matrix is overwritten."""
+        of_matrix = _to(of_matrix, self.matrix.dtype)
         if self._masks is None:
-            return gradient
-        return (gradient.view(self._masks.shape) * self._masks).sum(self._along)
+            return of_matrix
+        parts = of_matrix.view(self._masks.shape).unbind(self._along)
+        first, *others = self._masks.unbind(self._along)
+        gradient = parts[0] * first
+        for part, mask in zip(parts[1:], others, strict=True):
+            gradient.addcmul_(part, mask)
+        return gradient
 
 
 def cheapest_way(
@@ -128,7 +137,11 @@ def low_rank_product(
     device = x.device.type
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
-        low = None if frozen is None else FrozenMap(frozen.weight.to(dtype), _to(frozen.bias, dtype))
+        low = (
+            None
+            if frozen is None
+            else FrozenMap(frozen.weight.to(dtype), None if frozen.bias is None else frozen.bias.to(dtype))
+        )
         with torch.autocast(device, enabled=False):
             chosen = way or way_of(x, a, b, masks_a, None)
             return _apply(x.to(dtype), a, b, gate, masks_a, masks_b, scale, low, chosen)
@@ -143,8 +156,8 @@ def way_of(x: Tensor, a: Tensor, b: Tensor, masks: Masks, frozen: FrozenMap | No
     return cheapest_way(tokens, a.shape[1], b.shape[0], len(a), masks.branches, trains, needs, merges)
 
 
-def _to(value: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    return None if value is None else value.to(dtype)
+def _to(value: Tensor, dtype: torch.dtype) -> Tensor:
+    return value if value.dtype == dtype else value.to(dtype)
 
 
 def _apply(
@@ -168,12 +181,18 @@ class _Factors:
     """left (out, d r), scale included, and right (d r, in), gate included, of the parameters and their masks."""
 
     def __init__(
-        self, a: Tensor, b: Tensor, gate: Tensor | None, masks: tuple[Masks, Masks], scale: float, dtype: torch.dtype
+        self,
+        a: Tensor,
+        b: Tensor,
+        gate: Tensor | None,
+        packed: tuple[Tensor | None, Tensor | None],
+        scale: float,
+        dtype: torch.dtype,
     ) -> None:
         self._a, self._gate, self._scale = a, gate, scale
-        self._right = Copies(a if gate is None else a * gate.unsqueeze(1), masks[0], beside=False)
-        self._left = Copies(b if scale == 1 else b * scale, masks[1], beside=True)
-        self.right, self.left = self._right.matrix().to(dtype), self._left.matrix().to(dtype)
+        self._right = Copies(a if gate is None else a * gate.unsqueeze(1), packed[0], beside=False)
+        self._left = Copies(b if scale == 1 else b * scale, packed[1], beside=True)
+        self.right, self.left = _to(self._right.matrix, dtype), _to(self._left.matrix, dtype)
 
     def gradient_of_b(self, left: Tensor) -> Tensor:
         """From that of left (out, d r)."""
@@ -210,7 +229,7 @@ class _Product(torch.autograd.Function):
         scale: float,
         way: Way,
     ) -> Tensor:
-        factors = _Factors(a, b, gate, (Masks(packed_a, a.shape[1]), Masks(packed_b, b.shape[1])), scale, x.dtype)
+        factors = _Factors(a, b, gate, (packed_a, packed_b), scale, x.dtype)
         left, right = factors.left, factors.right
         between = None
         if way == "merged":
@@ -233,8 +252,7 @@ class _Product(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, a, b, gate, weight, packed_a, packed_b, between = ctx.saved_tensors
-        masks = (Masks(packed_a, a.shape[1]), Masks(packed_b, b.shape[1]))
-        factors = _Factors(a, b, gate, masks, ctx.scale, x.dtype)
+        factors = _Factors(a, b, gate, (packed_a, packed_b), ctx.scale, x.dtype)
         left, right = factors.left, factors.right
         needs_x, needs_a, needs_b, needs_gate = ctx.needs_input_grad[:4]
         of_y, flat = gradient.reshape(-1, gradient.shape[-1]), x.reshape(-1, x.shape[-1])
@@ -276,16 +294,15 @@ class _MaskedLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, packed: Tensor | None, beside: bool) -> Tensor:
-        copies = Copies(weight, Masks(packed, weight.shape[1]), beside)
         ctx.beside = beside
         ctx.save_for_backward(x, weight, packed)
-        return F.linear(x, copies.matrix().to(x.dtype), bias)
+        return F.linear(x, _to(Copies(weight, packed, beside).matrix, x.dtype), bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, packed = ctx.saved_tensors
-        copies = Copies(weight, Masks(packed, weight.shape[1]), ctx.beside)
+        copies = Copies(weight, packed, ctx.beside)
         of_y, flat = gradient.reshape(-1, gradient.shape[-1]), x.reshape(-1, x.shape[-1])
-        of_x = (of_y @ copies.matrix().to(x.dtype)).view(x.shape) if ctx.needs_input_grad[0] else None
+        of_x = (of_y @ _to(copies.matrix, x.dtype)).view(x.shape) if ctx.needs_input_grad[0] else None
         return (of_x, copies.gradient(of_y.T @ flat), of_y.sum(0), None, None)
