@@ -330,7 +330,6 @@ def test_a_method_from_outside_is_known_until_the_process_ends(monkeypatch):
             register(Method(**{**vars(mine), **wrong}))
 
 
-@pytest.mark.reliability
 @pytest.mark.parametrize(
     ("name", "said"),
     [

@@ -17,7 +17,6 @@ TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL) for line in block.strip().splitlines()]
 
 
-@pytest.mark.reliability
 def test_the_commands_run(tmp_path):
     for command in COMMANDS:
         words = shlex.split(command)
