@@ -22,15 +22,15 @@ def unpack_bits(packed: Tensor, count: int) -> Tensor:
 
 def pack_rows(masks: Tensor) -> Tensor:
     """bool (..., cols) to uint8 (..., ceil(cols / 8)): eight columns to a byte, the first in the lowest bit."""
-    padded = F.pad(masks, (0, -masks.shape[-1] % 8)).unflatten(-1, (-1, 8))
-    return (padded.to(torch.uint8) << torch.arange(8, dtype=torch.uint8, device=masks.device)).sum(
-        -1, dtype=torch.uint8
-    )
+    count = -(-masks.shape[-1] // 8)
+    padded = F.pad(masks, (0, 8 * count - masks.shape[-1])).reshape(*masks.shape[:-1], count, 8)
+    return (padded.to(torch.uint8) << torch.arange(8, dtype=torch.uint8, device=masks.device)).sum(-1).to(torch.uint8)
 
 
 def unpack_rows(packed: Tensor, cols: int, dtype: torch.dtype) -> Tensor:
     """(..., cols) of ones and zeros in `dtype`: what `pack_rows` packed."""
-    values = _bytes(dtype, packed.device).index_select(0, packed.reshape(-1).int()).view(*packed.shape[:-1], -1)
+    values = _bytes(dtype, packed.device).index_select(0, packed.reshape(-1).int())
+    values = values.view(*packed.shape[:-1], 8 * packed.shape[-1])
     return values if values.shape[-1] == cols else values[..., :cols]
 
 

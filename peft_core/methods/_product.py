@@ -51,11 +51,8 @@ class Masks:
 
     def copies(self, weight: Tensor) -> Tensor:
         """(..., rows, cols) to (..., d, rows, cols). Autograd keeps the masks a byte a value."""
-        return (
-            weight.unsqueeze(-3)
-            if self.packed is None
-            else weight.unsqueeze(-3) * unpack_rows(self.packed, self.cols, torch.bool)
-        )
+        copies = weight.unsqueeze(-3)
+        return copies if self.packed is None else copies * unpack_rows(self.packed, self.cols, torch.bool)
 
 
 class Copies:
@@ -72,12 +69,13 @@ class Copies:
         self.matrix, self._masks, self._along = weight, packed, 1 if beside else 0
         if packed is not None:
             rows, cols = weight.shape
-            masks = unpack_rows(packed.transpose(0, 1) if beside else packed, cols, weight.dtype)
-            self._masks, shape = masks, (rows, -1) if beside else (-1, cols)
-            self.matrix = (weight.unsqueeze(self._along) * masks).view(shape)
+            d = len(packed)
+            self._masks = unpack_rows(packed.transpose(0, 1) if beside else packed, cols, weight.dtype)
+            shape = (rows, d * cols) if beside else (d * rows, cols)
+            self.matrix = (weight.unsqueeze(self._along) * self._masks).view(shape)
 
     def gradient(self, of_matrix: Tensor) -> Tensor:
-        """In the matrix's type and the weight's shape. of_matrix is overwritten."""
+        """In the weight's type and shape."""
         of_matrix = _to(of_matrix, self.matrix.dtype)
         if self._masks is None:
             return of_matrix
@@ -137,11 +135,7 @@ def low_rank_product(
     device = x.device.type
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
-        low = (
-            None
-            if frozen is None
-            else FrozenMap(frozen.weight.to(dtype), None if frozen.bias is None else frozen.bias.to(dtype))
-        )
+        low = None if frozen is None else frozen.to(dtype)
         with torch.autocast(device, enabled=False):
             chosen = way or way_of(x, a, b, masks_a, None)
             return _apply(x.to(dtype), a, b, gate, masks_a, masks_b, scale, low, chosen)

@@ -91,7 +91,7 @@ def test_gradients_are_those_of_finite_differences(way):
     assert torch.autograd.gradcheck(lambda x, a, b, g: module(x, frozen), (given(1), *module.parameters()))
 
 
-@pytest.mark.parametrize("cols", [1, 7, 8, 9, 64])
+@pytest.mark.parametrize("cols", [0, 1, 7, 8, 9, 64])
 def test_masks_are_packed_into_bits(cols):
     masks = torch.rand((3, 5, cols), generator=torch.Generator().manual_seed(cols)) < 0.5
     packed = pack_rows(masks)
