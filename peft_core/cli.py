@@ -234,11 +234,11 @@ def _add_bench(commands: argparse._SubParsersAction) -> None:
     parser = _command(commands, "bench", "measure side by side, as ratios from one process", "bench", "bench")
     parser.add_argument(
         "--what",
-        choices=("step", "memory", "rank", "plan", "inference"),
+        choices=("step", "memory", "rank", "plan", "inference", "page"),
         default="step",
         help="step: time and memory of a training step; memory: what lives in a step, by the number of branches; "
         "rank: the rank of an update from its factors beside an SVD; plan: a whole comparison, executed in every way; "
-        "inference: an adapter beside its backbone, and merged into it",
+        "inference: an adapter beside its backbone, and merged into it; page: the time bars of the page, in Chromium",
     )
     parser.add_argument("--against", choices=("peft",), help="a peer beside ours")
     parser.add_argument(

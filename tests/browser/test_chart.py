@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
+from peft_core.commands._page_browser import made_up_chart
 from tests.browser.conftest import FullApp, Visitor
 from tests.browser.test_compare import chart, wait_for_points, zoom
 
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.browser
 SLACK = 5  # the bar is for a quiet machine; tests allow five times as much
 CURVES, POINTS, NEW = 24, 2000, 10
 RANGE = "plot.layout.xaxis.range.map((x) => Math.round(1000 * x))"
-MADE_UP = (Path(__file__).parent / "made_up_chart.js").read_text(encoding="utf-8").rstrip().removesuffix(";")
+MADE_UP = made_up_chart()
 
 
 @pytest.fixture(scope="module")

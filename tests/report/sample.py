@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from peft_core.commands._made_up_store import METRIC
+from peft_core.commands._made_up_store import made_up_result as sample_result
 from peft_core.records import (
     ComparisonRow,
     ComparisonSpec,
@@ -12,7 +14,6 @@ from peft_core.records import (
     LayerRank,
     MethodSpec,
     RankRecord,
-    RunResult,
     RunRow,
     RunState,
     StepRecord,
@@ -22,7 +23,6 @@ from peft_core.records import (
 )
 
 METHODS = ("lora:rank=4", "capaboost_lora:rank=4,d=2,sparsity=0.5")
-METRIC = "matthews"
 
 
 def sample_spec(steps: int = 60, seeds: tuple[int, ...] = (0, 1), methods: tuple[str, ...] = METHODS) -> ComparisonSpec:
@@ -68,39 +68,6 @@ def step_events(run: str, label: str, seed: int, step: int, every: int) -> list[
         )
         records.append(RankRecord(run=run, step=step, layers=layers))
     return [record.model_dump(mode="json") for record in records]
-
-
-def sample_result(label: str, seed: int, score: float, steps: int) -> RunResult:
-    boosted = "d=2" in label
-    rank = 8.0 if boosted else 4.0
-    return RunResult(
-        score={METRIC: score, "accuracy": 0.5 + score / 2},
-        baseline_score=0.0,
-        split="eval",
-        selection="last",
-        selected_step=steps,
-        trainable=6144 if boosted else 8192,
-        trainable_percent=0.75 if boosted else 1.0,
-        head_parameters=16770,
-        stored_bytes=25000 if boosted else 33000,
-        head_bytes=67080,
-        rank={
-            "numerical_mean": rank,
-            "numerical_max": rank,
-            "effective_mean": rank * 0.8,
-            "stable_mean": 1.9,
-            "bound": rank,
-        },
-        adapter_flops_executed=16384 * (2 if boosted else 1),
-        adapter_flops_nominal=16384,
-        flops_vs_lora=1.0,
-        seconds=0.03 * steps,
-        step_ms_median=30.0,
-        peak_memory_bytes=300_000_000,
-        learning_rate=3e-3,
-        steps=steps,
-        resampled=tuple(round(score + 0.05 * math.sin(place * (rank + 1)), 6) for place in range(200)),
-    )
 
 
 def sample_view(steps: int = 60, seeds: tuple[int, ...] = (0, 1), methods: tuple[str, ...] = METHODS) -> View:

@@ -1,4 +1,4 @@
-// A chart of made-up curves over the page, for tests: window.madeUp.
+// A chart of made-up curves over the page, to be measured and tested: window.madeUp.
 async ({ curves, points, fresh }) => {
   const { Chart } = await import("./ranklab/static/charts.js");
   const { Points } = await import("./ranklab/static/points.js");
