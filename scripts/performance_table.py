@@ -2,8 +2,8 @@
 
     python scripts/performance_table.py
 
-The files come from `python -m peft_core bench --what step|memory|plan|rank --out FILE`, `scripts/bench_scaling.py` and
-`scripts/bench_gpu.sh`. A file that is not there is named as not measured; a dry run is no measurement.
+The files come from `python -m peft_core bench --what step|memory|plan|rank|page --out FILE`, `scripts/bench_scaling.py`
+and `scripts/bench_gpu.sh`. A file that is not there is named as not measured; a dry run is no measurement.
 """
 
 from __future__ import annotations
@@ -103,6 +103,23 @@ def scaling_part(document: Document) -> Part:
     return Part(title, lines, [])
 
 
+def page_part(document: Document) -> Part:
+    """Medians, and the worst; a bar with whether the median is below it."""
+    lines = []
+    for row in document["rows"]:
+        said = {True: "holds", False: "**does not hold**"}.get(row["holds"])
+        bar = f"; bar {row['bar']:g} {row['unit']} {said}" if said else ""
+        figure = f"{row['median']:.3g} {row['unit']}, at worst {row['worst']:.3g}{bar}"
+        times = "once" if row["repeats"] == 1 else f"{row['repeats']} times"
+        lines.append(Line(f"{row['measurement']}, {times}", figure))
+    title = "The page's time bars, medians"
+    if browser := document.get("browser"):
+        title += f"; Chromium {browser}"
+    if left_out := document.get("left_out"):
+        title += f"; not measured: {', '.join(left_out['measurements'])}"
+    return Part(title, lines, [])
+
+
 def gpu_part(document: Document) -> Part:
     lines, faster = [], []
     for name, found in document.items():
@@ -129,6 +146,7 @@ PARTS: dict[str, Callable[[Document], Part]] = {
     "plan": plan_part,
     "rank": rank_part,
     "scaling": scaling_part,
+    "page": page_part,
     "gpu": gpu_part,
 }
 

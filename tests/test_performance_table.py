@@ -43,6 +43,31 @@ def documents(ours: float = 102.0) -> dict[str, dict]:
             "model": {"hidden_size": 256},
             "axes": [{"title": "rank", "line": {"intercept": 80.0, "slope": 0.25, "r2": 0.991}}],
         },
+        "page": {
+            "browser": "150.0",
+            "left_out": {"measurements": ["paint"], "reason": "no reason"},
+            "rows": [
+                {
+                    "measurement": "rows",
+                    "bar": 1,
+                    "median": 0.5,
+                    "worst": 1.25,
+                    "unit": "s",
+                    "holds": True,
+                    "repeats": 5,
+                },
+                {
+                    "measurement": "fit",
+                    "bar": 3,
+                    "median": 4.0,
+                    "worst": 5.0,
+                    "unit": "s",
+                    "holds": False,
+                    "repeats": 2,
+                },
+                {"measurement": "cold", "bar": None, "median": 7, "worst": 7, "unit": "s", "holds": None, "repeats": 1},
+            ],
+        },
         "gpu": {
             "dry_run": False,
             "peak": {"tflops": 700.0},
@@ -76,12 +101,16 @@ def test_every_file_has_its_lines_with_machine_and_versions():
         "| chosen | 12.3 s | 1.000 |",
         "| from its factors | 1.26 ms |",
         "| rank | 80.0 ms + 0.25 ms each, R² 0.991 |",
+        "| rows, 5 times | 0.5 s, at worst 1.25; bar 1 s holds |",
+        "| fit, 2 times | 4 s, at worst 5; bar 3 s **does not hold** |",
+        "| cold, once | 7 s, at worst 7 |",
         "| vit-b16: ours | 18 ms, 25 % of peak | 0.900 |",
         "| vit-b16, 8 runs: in lockstep | 321.0 steps/s | 6.000 |",
     ):
         assert line in text.splitlines(), line
     assert text.count("on A Machine, 1 of 2 cores; torch 9.8, transformers 7.6, peft 5.4.") == len(PARTS)
     assert "plain copies at d = 4 cost 2.50 times as much above the floor" in text and "memory: `" not in text
+    assert "**The page's time bars, medians; Chromium 150.0; not measured: paint.**" in text
     assert "Not measured" not in text and "training step" not in text
 
 
@@ -108,7 +137,7 @@ def test_what_is_not_there_is_not_measured_and_a_dry_run_is_none(tmp_path):
     (tmp_path / "gpu.json").write_text(json.dumps({"dry_run": True}))
     (tmp_path / "step.json").write_text(json.dumps(documents()["step"]))
     assert read(tmp_path).keys() == {"step"}
-    assert "Not measured: memory, memory_rank_32, plan, rank, scaling, gpu." in section(read(tmp_path))
+    assert "Not measured: memory, memory_rank_32, plan, rank, scaling, page, gpu." in section(read(tmp_path))
 
 
 def test_only_what_is_between_the_markers_changes():

@@ -76,12 +76,12 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 def _measured(folder: Path, repeats: int) -> tuple[list[dict[str, Any]], dict[str, Any] | None, str | None]:
     """Rows, what was left out and why, and the browser's version."""
-    empty, full = folder / "empty", folder / "full"
-    for place in (empty, full):
+    empty, many = folder / "empty", folder / "many"
+    for place in (empty, many):
         (place / "home").mkdir(parents=True)
     try:
         with in_browser.chromium() as browser:
-            rows = [*_over_empty_store(empty, repeats, browser), *_over_full_store(full, repeats, browser)]
+            rows = [*_over_empty_store(empty, repeats, browser), *_over_many_runs(many, repeats, browser)]
             return rows, None, browser.version
     except InputError as error:
         reason = str(error)
@@ -107,7 +107,7 @@ def _over_empty_store(folder: Path, repeats: int, browser: Any) -> Iterator[dict
         yield from _answers(server, repeats)
 
 
-def _over_full_store(folder: Path, repeats: int, browser: Any) -> Iterator[dict[str, Any]]:
+def _over_many_runs(folder: Path, repeats: int, browser: Any) -> Iterator[dict[str, Any]]:
     fill(folder / "home" / "store.sqlite", _methods())
     with served(folder) as server:
         yield row(OPENED, in_browser.runs_opened(browser, server.address, _fewer(repeats)))
