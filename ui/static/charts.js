@@ -47,7 +47,7 @@ export function paper() {
   };
 }
 
-const POINTS_PER_PIXEL = 0.8; // of a line's points; more could not be told apart
+const POINTS_PER_PIXEL = 0.5; // of a line's points: lines are two pixels wide, so more could not be told apart
 const LEAST_POINTS = 120;
 
 export class Chart {
@@ -116,6 +116,7 @@ export class Chart {
   layout(view) {
     const { axis, ...rest } = paper();
     const title = (text) => ({ text, font: { size: 11, color: palette().soft }, standoff: 6 });
+    axis.ticklabeloverflow = "allow"; // the margins hold them; measuring each label takes long
     return {
       ...rest,
       hovermode: "x unified",
@@ -139,11 +140,11 @@ function bandAndLine({ look, curve, hidden }) {
       x: curve.x,
       y: curve.y,
       name: escaped(look.label),
-      customdata: curve.n,
+      ...(wide ? { customdata: curve.n } : {}),
       mode: curve.x.length <= 30 ? "lines+markers" : "lines",
       line: { color: look.colour, dash: look.dash, width: 2 },
       marker: { symbol: look.marker, size: 6 },
-      hovertemplate: "%{y:.4g} (n=%{customdata})",
+      hovertemplate: `%{y:.4g} (n=${wide ? "%{customdata}" : 1})`,
     },
   ];
 }

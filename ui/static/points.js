@@ -35,6 +35,27 @@ function smoothed(values, weight) {
   });
 }
 
+/** The curve of one run: itself, without a range. */
+const single = ({ x, y }) => ({ x, y, low: y, high: y, n: x.map(() => 1) });
+
+/** The curve of some runs: mean and range at every place of the grid that one of them has. */
+function together(thinned) {
+  const buckets = new Map();
+  thinned.forEach(({ key, x, y }, run) => key.forEach((at, place) => {
+    if (!buckets.has(at)) buckets.set(at, []);
+    buckets.get(at)[run] = [x[place], y[place]];
+  }));
+  const groups = [...buckets].sort(([a], [b]) => a - b).map(([, points]) => points.filter(Boolean));
+  const values = groups.map((group) => group.map((point) => point[1]));
+  return {
+    x: groups.map((group) => mean(group.map((point) => point[0]))),
+    y: values.map(mean),
+    low: values.map((group) => Math.min(...group)),
+    high: values.map((group) => Math.max(...group)),
+    n: values.map((group) => group.length),
+  };
+}
+
 export class Points {
   constructor() {
     this.runs = new Map();
@@ -81,17 +102,8 @@ export class Points {
   curve(runs, part, column, axis, smoothing = 0, detail = EVERYTHING) {
     const known = runs.map((run) => this.runs.get(run)).filter((run) => run && run[part].step?.length);
     const keyOf = this.grid(known, part, axis, detail);
-    const buckets = new Map();
-    known.forEach((run, place) => this.fill(buckets, run, place, part, column, axis, smoothing, keyOf));
-    const groups = [...buckets.values()].sort((a, b) => a.key - b.key).map((bucket) => bucket.points.filter(Boolean));
-    const values = groups.map((group) => group.map((point) => point[1]));
-    return {
-      x: groups.map((group) => mean(group.map((point) => point[0]))),
-      y: values.map(mean),
-      low: values.map((group) => Math.min(...group)),
-      high: values.map((group) => Math.max(...group)),
-      n: values.map((group) => group.length),
-    };
+    const thinned = known.map((run) => this.thinned(run, part, column, axis, smoothing, keyOf));
+    return thinned.length === 1 ? single(thinned[0]) : together(thinned);
   }
 
   /** From a step to the place it is drawn at: coarse over all of the axis, finer where it is zoomed. */
@@ -112,17 +124,23 @@ export class Points {
     };
   }
 
-  fill(buckets, run, place, part, column, axis, smoothing, keyOf) {
+  /** A run's points, the last one of every place of the grid: {key, x, y}, each a column. */
+  thinned(run, part, column, axis, smoothing, keyOf) {
     const steps = run[part].step;
     const values = smoothing ? smoothed(run[part][column], smoothing) : run[part][column];
+    const places = axis === "step" ? steps : part === "step" ? run.step[axis] : null;
+    const found = { key: [], x: [], y: [] };
+    let last = -1;
     for (let index = 0; index < steps.length; index++) {
-      const x = this.position(run, steps[index], axis);
+      const x = places ? places[index] : this.position(run, steps[index], axis);
       if (!has(values[index]) || !has(x)) continue;
       const key = keyOf(steps[index]);
-      let bucket = buckets.get(key);
-      if (!bucket) buckets.set(key, (bucket = { key, points: [] }));
-      bucket.points[place] = [x, values[index]];
+      if (last < 0 || found.key[last] !== key) last++;
+      found.key[last] = key;
+      found.x[last] = x;
+      found.y[last] = values[index];
     }
+    return found;
   }
 
   /** Every point of a run as it was recorded: [{step, seconds, flops, value}]. */
