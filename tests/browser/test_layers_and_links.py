@@ -91,10 +91,9 @@ def test_the_ranks_are_a_picture_and_hidden_methods_say_so(app: FullApp, visitor
     assert picture.value.path().read_bytes()[:4] == b"\x89PNG"
     for card in page.locator(".rl-card-name").all():
         card.click()
-    for chart in (figure, page.locator("[data-chart=score]")):
-        chart.scroll_into_view_if_needed()
-        expect(chart.locator(".rl-note")).to_have_text("Every method is hidden.")
-
+    for part in (figure, page.locator("[data-chart=score]")):
+        part.scroll_into_view_if_needed()
+        expect(part.locator(".rl-note")).to_have_text("Every method is hidden.")
 
 
 def test_a_link_brings_the_form_and_says_what_it_moved(visitor: Visitor) -> None:

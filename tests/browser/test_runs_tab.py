@@ -223,7 +223,7 @@ def test_figures_are_defined_and_learned_ranks_fill_the_form(visitor: Visitor, t
         route.fulfill(json=found)
 
     page = visitor.open(f"#tab=runs&run={trained}-0")
-    expect(page.locator(".rl-one h3")).to_be_visible()
+    expect(page.locator(".rl-one h3")).to_be_visible(timeout=30_000)
     expect(page.get_by_role("button", name="Train LoRA at its ranks")).to_have_count(0)
     page.locator(".rl-one").get_by_role("button", name="learning rate").click()
     expect(page.get_by_role("dialog")).to_contain_text("Source: the run's frozen config")
