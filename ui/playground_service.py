@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 MOST_COMPARISONS = 20
 """The newest ones whose runs are offered as targets."""
+LOOKED_AT = 200
+"""Comparisons among which they are looked for, the newest."""
 CACHED = 256
 
 
@@ -69,11 +71,11 @@ class Playground:
     # --- fit a target ---
 
     def targets(self) -> list[dict[str, str]]:
-        """Finished runs that trained every parameter, newest first."""
+        """Finished runs of the newest comparisons that trained every parameter, newest first."""
         from peft_core.methods import method_of_part
 
         method = method_of_part("ceiling").id
-        rows = [row for row in self._runs.comparisons() if method in (spec.id for spec in row.spec.methods)]
+        rows = [row for row in self._runs.recent(LOOKED_AT) if method in (spec.id for spec in row.spec.methods)]
         newest = sorted(rows, key=lambda row: row.number, reverse=True)[:MOST_COMPARISONS]
         return [entry for row in newest for entry in _finished(self._runs.view(row.id), method)]
 

@@ -114,6 +114,7 @@ class RunsService:
                 "task": view.comparison.spec.task,
                 "model": view.comparison.spec.model,
                 "state": str(row.state),
+                "error": row.error,
                 "metric": view.comparison.metric,
                 "after": after,
                 "seq": view.seq,

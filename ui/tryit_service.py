@@ -130,7 +130,15 @@ class TryService:
         rows.sort(key=lambda row: row.state is not RunState.FINISHED)
         live = any(not row.state.ended for row in known)
         return {
-            "comparisons": [{"id": row.id, "title": title(row), "state": str(row.state)} for row in rows],
+            "comparisons": [
+                {
+                    "id": row.id,
+                    "title": title(row),
+                    "state": str(row.state),
+                    "imported": row.environment.get("imported") is not None,
+                }
+                for row in rows
+            ],
             "nothing": "" if rows else _nothing(live),
             "live": live and not rows,
             "picture_limit": LARGEST_PICTURE,

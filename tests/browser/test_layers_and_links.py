@@ -81,6 +81,21 @@ def test_ranks_by_layer_are_those_of_the_step_that_is_chosen(app: FullApp, visit
     expect(page.locator("[data-layers] .rl-note")).to_have_text("Every method is hidden.")
 
 
+def test_the_ranks_are_a_picture_and_hidden_methods_say_so(app: FullApp, visitor: Visitor) -> None:
+    page = visitor.open(f"#c={app.curves[0]}")
+    figure = page.locator("[data-layers]")
+    figure.scroll_into_view_if_needed()
+    expect(figure.locator(".rl-heat-table").first).to_be_visible()
+    with page.expect_download() as picture:
+        figure.get_by_role("button", name="PNG").click()
+    assert picture.value.path().read_bytes()[:4] == b"\x89PNG"
+    for card in page.locator(".rl-card-name").all():
+        card.click()
+    for part in (figure, page.locator("[data-chart=score]")):
+        part.scroll_into_view_if_needed()
+        expect(part.locator(".rl-note")).to_have_text("Every method is hidden.")
+
+
 def test_a_link_brings_the_form_and_says_what_it_moved(visitor: Visitor) -> None:
     attack = quote("<img src=x onerror=\"document.title='run'\">")
     query = "?model=tiny-text&task=sentiment&methods.0=lora&methods.0.rank=99999&seeds=5,9&training.steps=33"

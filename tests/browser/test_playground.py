@@ -100,3 +100,19 @@ def test_a_target_is_fitted_and_a_narrow_window_holds_it(visitor: Visitor) -> No
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     for box in (".pg .rl-side", ".pg-fit-form", ".pg-controls"):
         assert page.eval_on_selector(box, "box => box.scrollWidth <= box.clientWidth")
+
+
+def test_every_chart_can_be_saved_and_read_as_a_table(visitor: Visitor) -> None:
+    page = opened(visitor, "#tab=playground&p=r%3D2;out%3D16;in%3D16")
+    for name, rows in (("branches", 8), ("spectrum", 4)):
+        plotted(page, name, 1)
+        figure = page.locator(f"[data-pg={name}]")
+        figure.get_by_role("button", name="Table").click()
+        expect(figure.locator(".rl-twin tbody tr")).to_have_count(rows, timeout=SLOW)
+        with page.expect_download() as points:
+            figure.get_by_role("button", name="CSV").click()
+        assert len(points.value.path().read_text("utf-8").splitlines()) == rows + 1
+    for panel in ("masks", "delta"):
+        with page.expect_download() as picture:
+            page.locator(f'.rl-panel-head:has([data-term="{panel}"])').get_by_role("button", name="PNG").click()
+        assert picture.value.path().read_bytes()[:4] == b"\x89PNG"

@@ -216,6 +216,24 @@ def test_a_token_does_not_stay_in_the_page(visitor: Visitor, trained: str) -> No
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
+def test_figures_are_defined_and_learned_ranks_fill_the_form(visitor: Visitor, trained: str) -> None:
+    def learned(route: Route) -> None:
+        found = route.fetch().json()
+        found["result"]["rank"]["numerical_max"] += 1
+        route.fulfill(json=found)
+
+    page = visitor.open(f"#tab=runs&run={trained}-0")
+    expect(page.locator(".rl-one h3")).to_be_visible(timeout=30_000)
+    expect(page.get_by_role("button", name="Train LoRA at its ranks")).to_have_count(0)
+    page.locator(".rl-one").get_by_role("button", name="learning rate").click()
+    expect(page.get_by_role("dialog")).to_contain_text("Source: the run's frozen config")
+    page.keyboard.press("Escape")
+    page.route("**/ranklab/runs/run?*", learned)
+    page.reload()
+    page.get_by_role("button", name="Train LoRA at its ranks").click()
+    expect(page.locator('[data-field="methods.1.rank_pattern"] input')).to_have_value(f"{trained}-0", timeout=20_000)
+
+
 @pytest.mark.parametrize("width, scheme", [(390, "dark"), (768, "light")])
 def test_a_narrow_window_has_no_sideways_scrolling(app: FullApp, visitor: Visitor, width: int, scheme: str) -> None:
     run = f"{app.curves[0]}-1"

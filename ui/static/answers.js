@@ -1,5 +1,6 @@
 // A method's answer as a card: classes with their confidence as bars, numbers on their scale, texts as written.
 
+import { what } from "./define.js";
 import { breakable, fixed, h, has, swatch } from "./util.js";
 
 const MOST_BARS = 10;
@@ -30,7 +31,7 @@ function shares(confidence, chosen) {
   });
   const rest = few ? null : h("p.rl-sub", {}, `and ${confidence.length - shown.length} more classes`);
   const width = Math.min(14, Math.max(...shown.map(([label]) => label.length)) + 1);
-  return h("div.rl-shares", { role: "group", "aria-label": "Confidence", style: `--rl-name:${width}ch` }, rows, rest);
+  return [h("p.rl-sub", {}, what("confidence", "confidence")), h("div.rl-shares", { role: "group", "aria-label": "Confidence", style: `--rl-name:${width}ch` }, rows, rest)];
 }
 
 export const percent = (share) => `${(100 * share).toFixed(1)} %`;
@@ -47,7 +48,7 @@ function numbers(values, found, about) {
     return [text, h("div.rl-scale", { role: "img", "aria-label": `${fixed(away, 2)} deviations from the mean of the training rows` }, h("i", { style: `left:${left}%` })), ends];
   });
   const note = found.standardised ? h("p.rl-sub", {}, "in deviations from a mean that is not known here") : null;
-  return [rows, note];
+  return [h("p.rl-sub", {}, what("predicted", "predicted number")), rows, note];
 }
 
 function around(context, found) {
@@ -56,6 +57,6 @@ function around(context, found) {
   const end = at + found.answer.length;
   const before = (at > AROUND ? "… " : "") + context.slice(Math.max(0, at - AROUND), at);
   const after = context.slice(end, end + AROUND) + (end + AROUND < context.length ? " …" : "");
-  const score = has(found.score) ? h("p.rl-sub", {}, `score ${fixed(found.score, 2)}: logits of its start and end, summed`) : null;
+  const score = has(found.score) ? h("p.rl-sub", {}, what("span_score", `score ${fixed(found.score, 2)}`), ": logits of its start and end, summed") : null;
   return [h("p.rl-around", {}, before, h("mark", {}, found.answer), after), score];
 }

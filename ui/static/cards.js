@@ -1,5 +1,7 @@
 // One card per method: its look, its live figures, and the button that hides its curves. And the bars.
 
+import { escaped, palette, paper } from "./charts.js";
+import { button, csv, save, savePicture } from "./charttools.js";
 import { what } from "./define.js";
 import { breakable, bytes, duration, fixed, h, has, short, swatch, whole } from "./util.js";
 
@@ -105,12 +107,35 @@ export function drawBars(root, shown) {
   if (root.dataset.texts === texts) return;
   root.dataset.texts = texts;
   const focused = root.contains(document.activeElement) ? document.activeElement.dataset.what : null;
-  root.replaceChildren(...BARS.map(([title, help, keys, format, key]) => {
+  root.replaceChildren(barsHead(shown, live), ...BARS.map(([title, help, keys, format, key]) => {
     const largest = Math.max(0, ...live.flatMap(({ figures }) => keys.map(([key]) => figures[key] ?? 0)));
     return h("section", {}, h("h4", {}, title, " ", what(key), h("span.rl-sub", {}, ` ${help}`)),
       live.map(({ look, figures }) => barRows(look, figures, keys, largest, format)));
   }));
   if (focused) root.querySelector(`[data-what="${focused}"]`)?.focus();
+}
+
+function barsHead(shown, live) {
+  const file = `ranklab-${shown.id}-costs`;
+  const columns = BARS.flatMap(([title, , keys]) => keys.map(([key, name]) => [[title, name].filter(Boolean).join(", "), key]));
+  const rows = () => live.map(({ look, figures }) => ({ method: look.label, ...Object.fromEntries(columns.map(([name, key]) => [name, figures[key]])) }));
+  return h("div.rl-bars-head", {}, h("span.rl-title", {}, "What it costs"), live.some(({ figures }) => has(figures.trainable)) ? null : h("span.rl-sub", {}, shown.ended ? "Nothing is known: no run came to its first step." : "The first figures come with the first step."), h("span.rl-chart-tools", { role: "group", "aria-label": "Chart" },
+    button("PNG", "Save these bars as a picture", () => window.Plotly && savePicture({ ...barFigure(live), ground: palette().panel, file })),
+    button("CSV", "Save the figures of these bars", () => save(csv(rows()), `${file}.csv`))));
+}
+
+/** The bars as a Plotly figure: a panel for each quantity, its methods told by colour. */
+function barFigure(live) {
+  const { axis, ...rest } = paper();
+  const layout = { ...rest, barmode: "group", grid: { rows: 2, columns: 3, pattern: "independent", ygap: 0.3 }, annotations: [] };
+  const data = BARS.flatMap(([title, , keys, format], panel) => {
+    const number = panel ? panel + 1 : "";
+    layout[`xaxis${number}`] = { ...axis, nticks: 4, exponentformat: "SI" };
+    layout[`yaxis${number}`] = { ...axis, showticklabels: keys.length > 1, autorange: "reversed" };
+    layout.annotations.push({ text: title, xref: `x${number} domain`, yref: `y${number} domain`, x: 0, y: 1.02, xanchor: "left", yanchor: "bottom", showarrow: false });
+    return live.map(({ look, figures }) => ({ type: "bar", orientation: "h", name: escaped(look.label), showlegend: panel === 0, x: keys.map(([key]) => figures[key]), y: keys.map(([, name]) => name), text: keys.map(([key]) => format(figures[key])), marker: { color: look.colour }, xaxis: `x${number}`, yaxis: `y${number}` }));
+  });
+  return { data, layout, margin: { l: 64, r: 24, t: 40, b: 60 } };
 }
 
 function barRows(look, figures, keys, largest, format) {

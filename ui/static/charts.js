@@ -87,11 +87,12 @@ export class Chart {
     if (this.drawn?.key === key) return;
     const lines = job.lines(detail);
     this.drawn = { job, key, lines, view, raw, height: this.plot.clientHeight };
-    const some = lines.some((line) => line.curve.x.length);
-    this.note.textContent = some ? "" : view.empty;
+    const visible = lines.filter((line) => !line.hidden);
+    const some = visible.some((line) => line.curve.x.length);
+    this.note.textContent = some ? "" : lines.length && !visible.length ? "Every method is hidden." : view.empty;
     this.figure.classList.toggle("rl-empty", !some);
     const traces = lines.flatMap(bandAndLine);
-    if (some) traces.push(...guideTraces(guides, lines));
+    if (some) traces.push(...guideTraces(guides, visible));
     window.Plotly.react(this.plot, traces, this.layout(view), CONFIG);
     if (!this.listening) this.listen();
     this.tools.update();

@@ -1,6 +1,7 @@
 // The evaluation rows on which the methods disagree: made once on demand, then searched, sorted and paged by the server.
 
 import { percent } from "./answers.js";
+import { what } from "./define.js";
 import { breakable, fixed, get, h, has, post, Refusal, swatch } from "./util.js";
 
 const LOOK = 700; // milliseconds between looks at a table that is made
@@ -126,7 +127,9 @@ export class Differ {
       if (count) made.append(count);
       return made;
     });
-    return h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, cell("row", "row", ""), h("th.text", { scope: "col", role: "columnheader" }, h("span.rl-sub", {}, "input")), cell("true answer", "truth"), methods, cell("apart", "spread", "")));
+    const apart = cell("apart", "spread", "");
+    apart.append(what("apart"));
+    return h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, cell("row", "row", ""), h("th.text", { scope: "col", role: "columnheader" }, h("span.rl-sub", {}, "input")), cell("true answer", "truth"), methods, apart));
   }
 
   sort(column) {

@@ -1,11 +1,13 @@
 // Rank by layer as a table of colours for each method, singular values, and the slider of steps that both follow.
 
-import { csv, save } from "./charttools.js";
+import { escaped, palette, paper } from "./charts.js";
+import { csv, save, savePicture } from "./charttools.js";
 import { what } from "./define.js";
 import { LayerData } from "./layerdata.js";
 import { breakable, fixed, h, has, swatch, whole } from "./util.js";
 
 const MOST_METHODS = 6, FRAME = 500; // methods at once; milliseconds of a frame while it plays
+const RANK_FIRST = "The rank is measured at every evaluation; the first one is before the first step.";
 const SCALE = [[0, 34, 78], [65, 77, 107], [124, 123, 120], [187, 175, 113], [254, 232, 56]]; // cividis: colour-blind safe
 const shade = (share) => {
   const at = Math.min(1, Math.max(0, share)) * (SCALE.length - 1), low = Math.min(SCALE.length - 2, Math.floor(at));
@@ -29,6 +31,7 @@ export class Layers {
     this.seen = false;
     find(".rl-title").after(what("layer_rank"));
     find(".rl-heat-csv").addEventListener("click", () => this.save());
+    find(".rl-heat-png").addEventListener("click", () => this.picture());
     this.slider.addEventListener("input", () => this.move(Number(this.slider.value)));
     this.play.addEventListener("click", () => this.run(!this.timer));
     this.site.addEventListener("change", onNews);
@@ -41,7 +44,7 @@ export class Layers {
     for (const figure of [this.figure, chart.figure]) watch.observe(figure);
   }
 
-  /** waiting: why there is nothing yet. */
+  /** waiting(first): why there is nothing yet; first: when it comes. */
   draw(shown, measure, hidden, waiting) {
     if (!this.seen) return;
     if (this.data?.shown !== shown) this.open(shown);
@@ -105,7 +108,7 @@ export class Layers {
     const drawn = this.looks.filter((look) => this.data.methods.get(look.label).sites.size);
     const most = this.data.most(drawn.map((look) => look.label), this.measure);
     this.figure.classList.toggle("rl-empty", !drawn.length);
-    this.note.textContent = drawn.length ? "" : this.looks.length ? this.waiting : "Every method is hidden.";
+    this.note.textContent = drawn.length ? "" : this.looks.length ? this.waiting(RANK_FIRST) : "Every method is hidden.";
     this.scale.hidden = !drawn.length;
     this.scale.querySelector(".rl-most").textContent = `${fixed(most, 1)} (${this.measure} rank)${this.rest(drawn)}`;
     for (const [label, table] of this.tables) if (!drawn.some((look) => look.label === label)) this.remove(label, table);
@@ -178,8 +181,9 @@ export class Layers {
     const first = this.data.firstSpectrum(site);
     if (has(first)) return `None were recorded by step ${whole(this.step)}; the first are of step ${whole(first)}.`;
     const { shown } = this.data;
-    if (shown.ended && this.steps.length) return "This comparison recorded no singular values.";
-    return this.steps.length ? "They are recorded at the last evaluation, and at each best one where that is what counts." : this.waiting;
+    if (shown.ended && this.steps.length) return shown.state === "finished" ? "This comparison recorded no singular values." : `They are recorded at the last evaluation, which was not reached: ${shown.state}.`;
+    const end = Math.max(0, ...shown.runs.map((run) => run.total_steps ?? 0));
+    return this.waiting(`The first come with the last evaluation${end ? `, at step ${whole(end)}` : ""}, or with each best one where the best is kept.`);
   }
 
   rawSpectra(site) {
@@ -187,10 +191,32 @@ export class Layers {
     return runs.flatMap((run) => (this.data.spectra.get(site)?.runs.get(run.run) ?? []).flatMap(({ step, values }) => values.map((value, place) => ({ method: run.label, seed: run.seed, run: run.run, site: site || "mean", step, place: place + 1, value }))));
   }
 
+  picture() {
+    if (!window.Plotly || !this.tables.size) return;
+    const labels = [...this.tables.keys()];
+    const title = { most: this.data.most(labels, this.measure), text: `${this.measure} rank, step ${whole(this.step)}` };
+    const drawn = heatmaps([...this.tables], (label, site) => this.data.rank(label, site, this.measure, this.step), title);
+    savePicture({ ...drawn, ground: palette().panel, file: `ranklab-${this.data.shown.id}-rank-by-layer`, margin: { l: 64, r: 24, t: 40, b: 50 } });
+  }
+
   save() {
     const rows = this.looks.flatMap((look) => [...this.data.methods.get(look.label).runs].flatMap(([run, entries]) => entries.flatMap(({ step, ...measures }) => [...this.data.methods.get(look.label).sites.values()].map(({ site, layer, role }) => ({ method: look.label, run, step, site, layer, role, ...Object.fromEntries(Object.entries(measures).map(([name, values]) => [name, values.get(site)])) })))));
     save(csv(rows), `ranklab-${this.data.shown.id}-rank-by-layer.csv`);
   }
+}
+
+/** The tables as Plotly heatmaps, two beside each other. tables: [label, {layers, kinds, at}]; rank(label, site). */
+function heatmaps(tables, rank, title) {
+  const { axis, ...rest } = paper(), rows = Math.ceil(tables.length / 2), columns = Math.min(2, tables.length);
+  const layout = { ...rest, grid: { rows, columns, pattern: "independent", xgap: 0.2, ygap: 0.35 }, annotations: [], coloraxis: { colorscale: SCALE.map((part, place) => [place / (SCALE.length - 1), `rgb(${part.join()})`]), cmin: 0, cmax: title.most, colorbar: { title: { text: title.text, side: "right" } } } };
+  const data = tables.map(([label, { layers, kinds, named, at }], place) => {
+    const number = place ? place + 1 : "", z = kinds.map(([kind]) => layers.map((layer) => (at(kind, layer) ? rank(label, at(kind, layer).site) : null)));
+    layout[`xaxis${number}`] = { ...axis, type: "category", title: { text: "layer", font: { size: 11 } } };
+    layout[`yaxis${number}`] = { ...axis, type: "category", autorange: "reversed" };
+    layout.annotations.push({ text: escaped(label), xref: `x${number} domain`, yref: `y${number} domain`, x: 0, y: 1.02, xanchor: "left", yanchor: "bottom", showarrow: false });
+    return { type: "heatmap", x: layers.map(String), y: kinds.map(named), z, text: z.map((line) => line.map((value) => (has(value) ? fixed(value, Number.isInteger(value) ? 0 : 1) : "–"))), texttemplate: "%{text}", coloraxis: "coloraxis", xaxis: `x${number}`, yaxis: `y${number}`, xgap: 1, ygap: 1 };
+  });
+  return { data, layout, height: 60 + rows * 260 };
 }
 
 /** A method's table: a row for each kind of map, a column for each layer. */
@@ -202,8 +228,9 @@ function build(look, sites, onChoose) {
   const cells = new Map(sites.map((site) => [site.site, h("td", { onclick: () => onChoose(site.site) })]));
   const at = (row, layer) => sites.find((site) => kind(site) === row && site.layer === layer);
   const head = h("tr", {}, h("th", { scope: "col" }, "layer"), layers.map((layer) => h("th", { scope: "col" }, String(layer))));
-  const rows = kinds.map(([row, role]) => h("tr", {}, h("th", { scope: "row" }, alone(role) ? role : row), layers.map((layer) => (at(row, layer) ? cells.get(at(row, layer).site) : h("td", {}, "")))));
+  const named = ([row, role]) => (alone(role) ? role : row);
+  const rows = kinds.map(([row, role]) => h("tr", {}, h("th", { scope: "row" }, named([row, role])), layers.map((layer) => (at(row, layer) ? cells.get(at(row, layer).site) : h("td", {}, "")))));
   const caption = h("caption", {}, h("span.rl-cellname", {}, swatch(look), h("span", {}, breakable(look.label))));
   const box = h("div.rl-scroll", { tabindex: "0", role: "region", "aria-label": `Rank by layer of ${look.label}` }, h("table.rl-heat-table", {}, caption, h("thead", {}, head), h("tbody", {}, rows)));
-  return { box, cells };
+  return { box, cells, layers, kinds, named, at };
 }

@@ -2,7 +2,8 @@
 
 import { read, write } from "./address.js";
 import { LESSONS, nearest } from "./learn_lessons.js";
-import { fixed, h, Refusal, swatch } from "./util.js";
+import { explain, term } from "./playground_terms.js";
+import { fillForm, fixed, h, Refusal, swatch } from "./util.js";
 
 const KEPT = "ranklab-lessons";
 const PATIENCE = 30; // seconds of training after which the finished comparison is offered
@@ -32,6 +33,7 @@ class Learn {
     this.find = (selector) => root.querySelector(selector);
     this.done = memory.read();
     this.keeps = true;
+    explain(root);
     this.find(".ln-forget").addEventListener("click", () => this.forget());
     document.addEventListener("ranklab-address", ({ detail }) => detail.tab === "learn" && detail.lesson && detail.lesson !== this.lesson.id && this.open(detail.lesson));
     this.open(read().lesson);
@@ -106,12 +108,7 @@ class Learn {
   }
 
   leave({ tab, words = {}, form }) {
-    if (form) {
-      try {
-        sessionStorage.setItem("ranklab-form", JSON.stringify(form));
-      } catch { /* the form is told all the same */ }
-      document.dispatchEvent(new CustomEvent("ranklab-form", { detail: form }));
-    }
+    if (form) fillForm(form);
     window.ranklab.go(tab, words);
   }
 
@@ -199,7 +196,7 @@ class Learn {
       track.lastChild.style.left = `calc(${100 * Math.min(1, best)}% - 2px)`;
       return h("li", {}, h("span.ln-name", {}, swatch(look), h("span", {}, name)), track, h("span", {}, value, h("span.rl-sr", {}, ` captured, at most ${fixed(best)} at its rank`)));
     };
-    return h("ul.ln-bars", { "aria-label": "Share captured" }, rows.map(line));
+    return h("div", {}, h("p.rl-sub", {}, "Share captured ", term("captured"), "; the mark is the most at that rank ", term("optimum")), h("ul.ln-bars", { "aria-label": "Share captured" }, rows.map(line)));
   }
 
   following(lesson) {

@@ -1,6 +1,7 @@
 // What this project measured itself: the claim, and a table for each group of methods and task. Loaded when opened.
 
-import { breakable, fixed, h, has, RANK_HELP, signed, whole, words } from "./util.js";
+import { what } from "./define.js";
+import { breakable, fixed, h, has, signed, whole, words } from "./util.js";
 
 const method = (name) => h("span.rl-cellname", {}, h("span", {}, breakable(name)));
 
@@ -13,25 +14,25 @@ function difference(versus) {
 
 const COLUMNS = [
   ["method", (row) => [method(row.label), row.label === row.method ? null : h("div.rl-sub", {}, h("code", {}, breakable(row.method)))], "text"],
-  ["mean ± std", (row) => (has(row.std) ? `${fixed(row.mean)} ± ${fixed(row.std)}` : fixed(row.mean)), "", "over n seeds, sample standard deviation"],
-  ["n", (row) => (row.n === row.runs ? String(row.n) : `${row.n} of ${row.runs}`), "", "seeds with a defined score"],
-  ["difference", (row) => difference(row.versus), "", "paired by seed, with its 95 % t interval"],
-  ["trainable", (row) => whole(row.trainable), "", "parameters that are trained, head left out"],
-  ["rank", (row) => fixed(row.rank_numerical_mean, 1), "", `numerical ${RANK_HELP}`],
-  ["eff. rank", (row) => fixed(row.rank_effective_mean, 2), "", `effective ${RANK_HELP}`],
+  ["mean ± std", (row) => (has(row.std) ? `${fixed(row.mean)} ± ${fixed(row.std)}` : fixed(row.mean)), "", "measured"],
+  ["n", (row) => (row.n === row.runs ? String(row.n) : `${row.n} of ${row.runs}`), "", "n"],
+  ["difference", (row) => difference(row.versus), "", "difference"],
+  ["trainable", (row) => whole(row.trainable), "", "trainable"],
+  ["rank", (row) => fixed(row.rank_numerical_mean, 1), "", "numerical_rank"],
+  ["eff. rank", (row) => fixed(row.rank_effective_mean, 2), "", "effective_rank"],
 ];
 
 const CLAIM = [
   ["task", (row) => row.task, "text"],
   ["method", (row) => method(row.method), "text"],
   ["against", (row) => method(row.reference), "text"],
-  ["n", (row) => String(row.n), "", "seeds that both have"],
-  ["difference [95 %]", difference, "", "paired by seed, with its 95 % t interval"],
+  ["n", (row) => String(row.n), "", "n"],
+  ["difference [95 %]", difference, "", "difference"],
   ["the interval is", (row) => row.side],
 ];
 
 function table(label, columns, rows) {
-  const head = columns.map(([name, , kind, help]) => h("th", { scope: "col", class: kind || null, title: help }, name));
+  const head = columns.map(([name, , kind, key]) => h("th", { scope: "col", class: kind || null }, name, key ? what(key) : null));
   const cells = (row) => columns.map(([, show, kind], place) => h(place ? "td" : "th", { class: kind || null, scope: place ? null : "row" }, show(row)));
   const body = rows.map((row) => h("tr", {}, cells(row)));
   return h("div.rl-scroll", { tabindex: "0", role: "region", "aria-label": label }, h("table.rl-table", {}, h("thead", {}, h("tr", {}, head)), h("tbody", {}, body)));

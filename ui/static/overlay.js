@@ -122,12 +122,13 @@ export class Overlay {
   entry(run, look) {
     const away = h("button.rl-button.rl-small", { type: "button", "aria-label": `Take ${look.label} out of the chart` }, "×");
     away.addEventListener("click", () => this.pick(run.run, false));
-    return h("li", {}, swatch(look), h("span", {}, `${look.label} · ${run.task} · ${run.model}${run.state === "finished" ? "" : ` · ${run.state}`}`), away);
+    return h("li", {}, swatch(look), h("span", {}, `${look.label} · ${run.task} · ${run.model}${run.state === "finished" ? "" : ` · ${run.state}`}`, run.error ? h("div.rl-problem", {}, run.error) : null), away);
   }
 
   why(runs) {
     if (!this.runs.length) return "Tick runs in the list to lay their curves over each other.";
+    if (runs.length && runs.every((run) => run.error)) return `No curve: ${runs[0].error}`;
     if (this.quantity === "rank") return "None of these runs measured a rank: it is measured at evaluations, for methods that change weights by a low-rank update.";
-    return runs.some((run) => has(run.state) && !["finished", "failed", "cancelled", "interrupted"].includes(run.state)) ? "The first point comes when one of these runs reports." : "These runs recorded no points of it; an imported adapter has none.";
+    return runs.some((run) => has(run.state) && !["finished", "failed", "cancelled", "interrupted"].includes(run.state)) ? "The first point comes with the evaluation before the first step; a queued run waits for its turn first." : "These runs recorded no points of it; an imported adapter has none.";
   }
 }

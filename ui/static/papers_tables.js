@@ -1,8 +1,10 @@
 // The tables of the Papers tab. The first cell of every row is its mark.
 
+import { keyOf, what } from "./define.js";
 import { breakable, fixed, h, has, whole, words } from "./util.js";
 
 const ABOUT = { trainable_percent: "trainable %", flops_vs_lora: "FLOPs vs LoRA", trainable_params_millions: "trainable, M", inference_params_millions: "at inference, M", bit_level_storage_percent: "storage % (bits)", params_vs_lora_r8: "parameters vs LoRA r=8", rank: "r", d: "d", bottleneck: "bottleneck", orthogonality_loss: "orthogonality loss", rank_of_delta_w: "rank of ΔW" };
+const ABOUT_WHAT = { trainable_percent: "trainable_percent", flops_vs_lora: "vs_lora", trainable_params_millions: "trainable", bit_level_storage_percent: "bit_level", rank_of_delta_w: "numerical_rank" };
 const aboutName = (name) => ABOUT[name] ?? name.replaceAll("_", " ");
 const figure = (value) => String(value).replace("-", "−");
 const spread = (row, digits = 0) => fixed(row.score, Math.max(digits, decimals(row.score))) + (has(row.std) ? ` ± ${figure(row.std)}` : "");
@@ -12,11 +14,11 @@ const quotedMark = (row, { titles }) => h("span.pp-mark.pp-quoted", {}, h("span"
 const measuredMark = (row) => h("span.pp-mark.pp-measured", {}, h("span", { "aria-hidden": "true" }, "●"), ` ${row.mark}`);
 const ours = (method) => (method ? h("code", {}, breakable(method)) : h("span.rl-sub", {}, "not a method of ours"));
 
-// name, value to sort by, what is shown (row, context), class
+// name, value to sort by, what is shown (row, context), class, definition
 export const QUOTED = [
   ["source", (row) => `${row.paper} ${row.table.padStart(3)}`, quotedMark, "text"],
   ["as printed", (row) => row.printed.toLowerCase(), (row) => [row.printed, h("div.rl-sub", {}, ours(row.method))], "text pp-wide"],
-  ["quoted figure", (row) => row.score, (row) => h("strong", {}, spread(row))],
+  ["quoted figure", (row) => row.score, (row) => h("strong", {}, spread(row)), "", "quoted"],
   ["task", (row) => row.task, (row) => [row.task, h("div.rl-sub", {}, words(row.metric))], "text"],
   ["model", (row) => row.model, (row) => row.model, "text"],
   ["the table says", null, (row) => Object.entries(row.about).map(([name, value]) => h("div.rl-sub", {}, `${aboutName(name)} ${figure(value)}`)), "text"],
@@ -26,11 +28,11 @@ export const QUOTED = [
 export const MEASURED = [
   ["source", (row) => row.mark, measuredMark, "text pp-source"],
   ["method", (row) => row.method, (row) => [h("code", {}, breakable(row.method)), row.label === row.method ? null : h("div.rl-sub", {}, row.label)], "text pp-wide"],
-  ["measured figure", (row) => row.score, (row) => h("strong", {}, has(row.std) ? `${fixed(row.score)} ± ${fixed(row.std)}` : fixed(row.score))],
+  ["measured figure", (row) => row.score, (row) => h("strong", {}, has(row.std) ? `${fixed(row.score)} ± ${fixed(row.std)}` : fixed(row.score)), "", "measured"],
   ["task", (row) => row.task, (row) => [row.task, h("div.rl-sub", {}, words(row.metric))], "text"],
-  ["n", (row) => row.n, (row) => String(row.n)],
-  ["steps", (row) => row.steps, (row) => whole(row.steps)],
-  ["trainable", (row) => row.trainable, (row) => whole(row.trainable)],
+  ["n", (row) => row.n, (row) => String(row.n), "", "n"],
+  ["steps", (row) => row.steps, (row) => whole(row.steps), "", "steps"],
+  ["trainable", (row) => row.trainable, (row) => whole(row.trainable), "", "trainable"],
 ];
 
 /** Links that fill the Compare form, and how the result would differ from what is printed. */
@@ -84,7 +86,7 @@ function sorter(name, kind, sorted, redraw, label = name, more = null) {
 const scrolled = (label, table) => h("div.rl-scroll.pp-scroll", { tabindex: "0", role: "region", "aria-label": label }, table);
 
 export function figureTable(label, rows, columns, sorted, redraw, context) {
-  const head = columns.map(([name, value, , kind = ""]) => (value ? sorter(name, kind, sorted, redraw) : h("th", { scope: "col", class: kind || null }, h("span.pp-plain", {}, name))));
+  const head = columns.map(([name, value, , kind = "", key]) => (value ? sorter(name, kind, sorted, redraw, name, key ? what(key) : null) : h("th", { scope: "col", class: kind || null }, h("span.pp-plain", {}, name))));
   const cells = (row) => columns.map(([, , show, kind], place) => h(place === 1 ? "th" : "td", { class: kind || null, scope: place === 1 ? "row" : null }, show(row, context)));
   return scrolled(label, h("table.rl-table.pp-table", {}, h("thead", {}, h("tr", {}, head)), h("tbody", {}, rows.map((row) => h("tr", {}, cells(row))))));
 }
@@ -107,8 +109,8 @@ export function printedTable(rows, titles, sorted, redraw) {
   const head = [
     h("th.text", { scope: "col" }, h("span.pp-plain", {}, "source")),
     sorter("as printed", "text pp-wide", sorted, redraw), models ? sorter("model", "text", sorted, redraw) : null,
-    ...facts.map((name) => sorter(name, "", sorted, redraw, aboutName(name))),
-    ...columns.map(([key, row]) => sorter(key, "", sorted, redraw, row.task.split("/").at(-1).replaceAll("_", " "), h("div.rl-sub.pp-metric", {}, words(row.metric)))),
+    ...facts.map((name) => sorter(name, "", sorted, redraw, aboutName(name), ABOUT_WHAT[name] ? what(ABOUT_WHAT[name]) : null)),
+    ...columns.map(([key, row]) => sorter(key, "", sorted, redraw, row.task.split("/").at(-1).replaceAll("_", " "), [what(keyOf(row.metric)), h("div.rl-sub.pp-metric", {}, words(row.metric))])),
   ];
   const body = lines.map((line) => h("tr", {},
     h("td.text", {}, quotedMark(line, { titles })),

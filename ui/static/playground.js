@@ -2,9 +2,9 @@
 
 import { read as address, write } from "./address.js";
 import { FitTarget } from "./playground_fit.js";
-import { branchesChart, spectrumChart } from "./playground_charts.js";
-import { explain } from "./playground_terms.js";
-import { drawTensors, drawUpdate } from "./playground_pictures.js";
+import { branchesChart, chartOf, spectrumChart } from "./playground_charts.js";
+import { explain, term } from "./playground_terms.js";
+import { drawTensors, drawUpdate, savers } from "./playground_pictures.js";
 import { fixed, h, post, Refusal, whole } from "./util.js";
 
 const DEBOUNCE = 30, PATIENCE = 450; // milliseconds: from a slider's move to the question; until draws are counted
@@ -31,19 +31,15 @@ class Playground {
     this.find = (selector) => root.querySelector(selector);
     this.values = { ...DEFAULTS, ...fromAddress() };
     this.number = 0;
-    this.charts = { branches: this.figure("branches"), spectrum: this.figure("spectrum") };
+    this.charts = Object.fromEntries(["branches", "spectrum"].map((name) => [name, chartOf(this.find(`[data-pg="${name}"]`))]));
     this.controls();
     this.find(".pg-copy").addEventListener("click", () => navigator.clipboard?.writeText(this.find(".pg-command").textContent));
     explain(root);
+    savers(root);
     this.fit = new FitTarget(root);
     document.addEventListener("ranklab-address", ({ detail }) => detail.tab === "playground" && this.follow());
     new MutationObserver(() => this.draw()).observe(document.body, { attributes: true, attributeFilter: ["class"] });
     this.ask(0);
-  }
-
-  figure(name) {
-    const figure = this.find(`[data-pg="${name}"]`);
-    return { figure, plot: figure.querySelector(".rl-plot"), note: figure.querySelector(".rl-note"), said: figure.querySelector(".pg-said") };
   }
 
   // --- controls ---
@@ -209,7 +205,7 @@ class Playground {
     ];
     const list = this.find(".pg-figures");
     if (!list.childElementCount) {
-      list.replaceChildren(...entries.map(([name, , term]) => h("div", {}, h("dt", {}, name, " ", h("button.rl-ask", { type: "button", "data-term": term, "aria-haspopup": "dialog", "aria-label": `What is this: ${name}` }, "?")), h("dd"))));
+      list.replaceChildren(...entries.map(([name, , key]) => h("div", {}, h("dt", {}, name, " ", term(key, name)), h("dd"))));
     }
     entries.forEach(([, content], place) => list.children[place].querySelector("dd").replaceChildren(...[content].flat()));
   }

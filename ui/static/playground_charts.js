@@ -1,12 +1,24 @@
 // The playground's charts: rank by number of branches, spectrum, and captured shares. Drawn in place by Plotly.react.
 
 import { CONFIG, escaped, palette, paper, plotly } from "./charts.js";
+import { ChartTools } from "./charttools.js";
 
 const BLUE = "#0072b2", ORANGE = "#d55e00";
+const MOST_ROWS = 12; // of the fit's table
 
-/** Draw now, or as soon as Plotly is there; a chart without points says why. */
-function draw(chart, traces, layout, empty, said) {
+/** A chart's parts, with its tools. */
+export function chartOf(figure) {
+  const find = (name) => figure.querySelector(name);
+  const chart = { figure, plot: find(".rl-plot"), note: find(".rl-note"), said: find(".pg-said"), paper: () => palette().panel };
+  chart.tools = new ChartTools(chart);
+  return chart;
+}
+
+/** Draw now, or as soon as Plotly is there; a chart without points says why. raw(), rows(): as `ChartTools` takes them. */
+function draw(chart, traces, layout, empty, said, { name, raw, rows }) {
   chart.said.textContent = said;
+  chart.drawn = { view: { yTitle: name, file: `ranklab-${name.toLowerCase().replaceAll(" ", "-")}`, empty }, raw, rows: rows ?? raw };
+  chart.tools.update();
   const job = chart.job = () => {
     if (job !== chart.job) return;
     const drawn = traces.length > 0;
@@ -39,7 +51,8 @@ export function branchesChart(chart, answer, draws) {
     { type: "scatter", mode: "markers", name: `d = ${used.d}, shown`, x: [used.d], y: [rank.numerical], marker: { color: BLUE, size: 15, symbol: "circle-open", line: { width: 3 } }, hoverinfo: "skip" },
   ];
   const layout = () => layoutOf("branches d", "rank", `${target / used.d} ${side}`, { xaxis: { dtick: 1, range: [0.6, 8.4] }, yaxis: { rangemode: "tozero" } });
-  draw(chart, traces, layout, "", entries.map((entry) => `d = ${entry.d}: rank ${entry.rank}, bound ${entry.bound}.`).join(" "));
+  const raw = () => entries.map((entry) => ({ d: entry.d, rank: entry.rank, bound: entry.bound, "d·r": entry.target }));
+  draw(chart, traces, layout, "", entries.map((entry) => `d = ${entry.d}: rank ${entry.rank}, bound ${entry.bound}.`).join(" "), { name: "Rank by branches", raw });
 }
 
 const rankWords = ({ index, value }) => `${index.at(-1)} singular values from ${value[0].toPrecision(3)} to ${value.at(-1).toPrecision(3)}`;
@@ -57,7 +70,8 @@ export function spectrumChart(chart, answer) {
   const decades = spectrum.value[0] > 10 * spectrum.value.at(-1) ? { dtick: 1 } : {};
   const layout = () => layoutOf("index", "singular value", `${used.rank}`, { yaxis: { type: "log", exponentformat: "power", ...decades }, xaxis: { range: [0, 1.06 * Math.max(target, used.rank, 4)] }, shapes: guides() });
   const ends = spectrum.index.length ? `${rankWords(spectrum)} under masks; ${rankWords(plain)} without.` : "";
-  draw(chart, traces, layout, "ΔW is zero: the masks keep no value in A or in B.", ends);
+  const raw = () => spectrum.index.map((index, place) => ({ index, under_masks: spectrum.value[place], without_masks: plain.value[plain.index.indexOf(index)] ?? null }));
+  draw(chart, traces, layout, "ΔW is zero: the masks keep no value in A or in B.", ends, { name: "Spectrum", raw });
 }
 
 /** steps: numbers; rows: [{label, look, best, exact, captured: [...]}]. */
@@ -68,5 +82,9 @@ export function fitChart(chart, steps, rows, why) {
   ]) : [];
   const top = 1.06 * Math.max(0.1, ...rows.flatMap((row) => [...row.captured, row.exact ? row.best : 0]));
   const layout = () => layoutOf("step", "share captured", "fit", { yaxis: { range: [0, top], uirevision: rows.map((row) => row.label).join() } });
-  draw(chart, traces, layout, why, "The table below has the last value of every curve.");
+  const at = (step, place) => ({ step, ...Object.fromEntries(rows.map((row) => [row.label, row.captured[place]])) });
+  const raw = () => steps.map(at);
+  const every = Math.max(1, Math.ceil(steps.length / MOST_ROWS));
+  const few = () => steps.map(at).filter((_, place) => place % every === 0 || place === steps.length - 1);
+  draw(chart, traces, layout, why, "The table below has the last value of every curve.", { name: "Share captured", raw, rows: few });
 }

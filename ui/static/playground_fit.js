@@ -1,7 +1,8 @@
 // Fit a target: the form, the stream of points, the chart and the table of what was captured.
 
 import { read as address } from "./address.js";
-import { fitChart } from "./playground_charts.js";
+import { chartOf, fitChart } from "./playground_charts.js";
+import { term } from "./playground_terms.js";
 import { fixed, get, h, has, Refusal, swatch, whole } from "./util.js";
 
 const FIRST_LOOK = [
@@ -12,6 +13,7 @@ const FIRST_LOOK = [
   { rank: 8, d: 2, sparsity: 0.2, masks: "random" },
 ];
 const MOST_PAIRS = 12;
+const HEAD = [["method"], ["captured", "captured"], ["best at this rank", "optimum"], ["parameters", "parameters"], ["rank up to", "bound"]];
 const KINDS = [["flat", "flat: k equal singular values"], ["decay", "decaying: the i-th is 1/i"], ["gaussian", "Gaussian: full rank, no structure"], ["run", "ΔW of a finished full fine-tuning run"]];
 const MASKS = [["random", "random"], ["2:4", "2:4"], ["1:4", "1:4"], ["same", "same"]];
 
@@ -19,8 +21,7 @@ export class FitTarget {
   constructor(root) {
     this.root = root;
     this.find = (selector) => root.querySelector(selector);
-    const figure = this.find('[data-pg="fit"]');
-    this.chart = { figure, plot: figure.querySelector(".rl-plot"), note: figure.querySelector(".rl-note"), said: figure.querySelector(".pg-said") };
+    this.chart = chartOf(this.find('[data-pg="fit"]'));
     this.pairs = FIRST_LOOK.map((pair) => ({ ...pair }));
     this.form();
     this.asks(address().fit);
@@ -93,7 +94,7 @@ export class FitTarget {
     try {
       const runs = await get("playground/targets");
       this.run.replaceChildren(...runs.map((entry) => h("option", { value: entry.run }, entry.title)));
-      note.textContent = runs.length ? "" : "No full fine-tuning run has finished here yet: start one on the Compare tab with the method that trains everything.";
+      note.textContent = runs.length ? "" : "No full fine-tuning run has finished here yet, or only before the newest 200 comparisons: start one on the Compare tab with the method that trains everything.";
       if (runs.length) await this.loadSites();
     } catch (error) {
       this.complain(error);
@@ -219,7 +220,7 @@ export class FitTarget {
 
   draw() {
     fitChart(this.chart, this.steps, this.rows, "The curves come when the fit has started.");
-    const head = h("thead", {}, h("tr", {}, ["method", "captured", "best at this rank", "parameters", "rank up to"].map((name, place) => h("th", { scope: "col", class: place ? null : "text" }, name))));
+    const head = h("thead", {}, h("tr", {}, HEAD.map(([name, key]) => h("th", { scope: "col", class: key ? null : "text" }, h("span.rl-plain", {}, name), key ? term(key, name) : null))));
     const body = h("tbody", {}, this.rows.map((row) => h("tr", {},
       h("th", { scope: "row", class: "text" }, h("span.rl-cellname", {}, swatch(row.look), h("span", {}, row.label))),
       h("td", {}, bar(row)), h("td", {}, `${fixed(row.best)}${row.exact ? ", exact optimum" : ", ceiling"}`),

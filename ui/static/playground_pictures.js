@@ -1,5 +1,7 @@
 // Byte pictures on canvases: a pixel a value, scaled up without smoothing.
 
+import { palette } from "./charts.js";
+import { button, saveCanvases } from "./charttools.js";
 import { h } from "./util.js";
 
 const BRANCHES = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#8c6d31"];
@@ -106,4 +108,14 @@ export function drawUpdate(box, answer) {
   const [text, note] = box.querySelectorAll("div p");
   text.textContent = `ΔW = Σᵢ (B ∘ mask${d > 1 ? "ᵢ" : ""})(A ∘ mask${d > 1 ? "ᵢ" : ""}), ${d === 1 ? "one term" : `${d} terms`}: factors of ${rows} × ${d * rank} and ${d * rank} × ${cols}.`;
   note.textContent = "Spectrum and rank come from these factors (a QR of both, then the singular values of the small core); ΔW itself is never decomposed. A and B are Gaussian here, as if trained; in training B starts at zero.";
+}
+
+/** The buttons that save the masks' strips and the update as pictures. */
+export function savers(root) {
+  const strips = () => [...root.querySelectorAll(".pg-tensor")].flatMap((section) => [...section.querySelectorAll(".pg-strip")].map((strip) => [`${section.dataset.tensor.toUpperCase()} ${strip.textContent}`, strip.querySelector("canvas")]));
+  const update = () => [...root.querySelectorAll(".pg-delta canvas")].map((canvas) => ["ΔW", canvas]);
+  for (const [name, entries, title] of [["masks", strips, "Save these strips as a picture"], ["delta", update, "Save this corner of ΔW as a picture"]]) {
+    const saved = button("PNG", title, () => entries().length && saveCanvases(entries(), palette().panel, palette().text, `ranklab-${name}`));
+    root.querySelector(`.rl-panel-head:has([data-term="${name}"])`).append(h("span.rl-chart-tools", {}, saved));
+  }
 }

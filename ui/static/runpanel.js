@@ -1,7 +1,8 @@
 // One run of the list: figures, settings, notes; export, push, resume, delete.
 
+import { keyOf, what } from "./define.js";
 import { ended, pusher } from "./push.js";
-import { bytes, duration, fixed, get, h, has, post, Refusal, short, signed, whole, words } from "./util.js";
+import { bytes, duration, fillForm, fixed, get, h, has, post, Refusal, short, signed, whole, words } from "./util.js";
 
 const KINDS = { native: "native: the smallest, for this project", peft: "peft: a LoRA folder of Hugging Face PEFT", merged: "merged: a whole model" };
 
@@ -43,8 +44,19 @@ export class RunPanel {
   actions(found) {
     const show = h("button.rl-button.rl-small", { type: "button", onclick: () => window.ranklab.go("compare", { c: found.comparison }) }, "Show its comparison");
     const report = h("a", { href: `ranklab/download?${new URLSearchParams({ id: found.comparison, format: "html" })}`, download: "" }, "Report");
+    const learned = learnedRanks(found) ? h("button.rl-button.rl-small.rl-learned", { type: "button", title: "Fills the form of the Compare tab: this method beside LoRA with the rank that it learned for each map", onclick: () => this.act(() => this.retrain(found)) }, "Train LoRA at its ranks") : null;
     const resume = found.resumable ? h("button.rl-button.rl-small", { type: "button", onclick: () => this.act(() => post("resume", { id: found.run }), "Queued again; it goes on from its last checkpoint.") }, "Resume") : null;
-    return h("div.rl-row-of", {}, show, resume, report, found.fixed ? null : this.remover(found));
+    return h("div.rl-row-of", {}, show, resume, learned, report, found.fixed ? null : this.remover(found));
+  }
+
+  /** Its comparison's form, with its own method and LoRA of the ranks that it has learned. */
+  async retrain(found) {
+    const { form, labels, spec } = await get("view", { id: found.comparison });
+    const { id, options } = spec.methods[labels.findIndex((look) => look.label === found.label)];
+    const own = { id, options: Object.fromEntries(Object.entries(options).map(([name, value]) => [name, String(value)])) };
+    fillForm({ ...form, methods: [own, { id: "lora", options: { rank_pattern: found.run } }], lock: "", lock_to: "" });
+    window.ranklab.go("compare");
+    document.querySelector(".rl-formbox")?.scrollIntoView({ block: "start" });
   }
 
   remover(found) {
@@ -126,24 +138,27 @@ export class RunPanel {
   }
 }
 
+/** Whether it ended with other ranks in one map than in another, as methods do that give ranks out while they train. */
+const learnedRanks = ({ state, result }) => state === "finished" && result?.rank_of === "delta" && result.rank.numerical_max > result.rank.numerical_mean;
+
 function figures({ result, metric }) {
   if (!result) return null;
   const scores = Object.entries(result.score).sort(([a], [b]) => (b === metric) - (a === metric));
   const entries = [
-    ...scores.map(([name, value]) => [words(name), fixed(value), "at the selected step, on the evaluation rows"]),
-    ["effective rank", fixed(result.rank?.effective_mean, 2), "mean over layers"],
-    ["numerical rank", fixed(result.rank?.numerical_mean, 1), "mean over layers"],
-    ["trainable", whole(result.trainable), "parameters, head left out"],
-    ["stored", bytes(result.stored_bytes), "bytes of the adapter, head left out"],
-    ["FLOPs nominal", short(result.adapter_flops_nominal), "the adapter's, per token, forward, non-zeros only"],
-    ["FLOPs executed", short(result.adapter_flops_executed), "the adapter's, per token, forward, as they run"],
-    ["time", duration(result.seconds), "of training"],
-    ["steps", whole(result.steps), ""],
-    ["learning rate", String(result.learning_rate), "peak"],
-    ["device", result.device_name ?? "–", "what times and memory are of"],
-    has(result.baseline_score) ? ["over baseline", signed(result.score[metric] - result.baseline_score), "score less that of the best constant answer"] : null,
+    ...scores.map(([name, value]) => [words(name).replace(".", ": "), fixed(value), keyOf(name)]),
+    ["effective rank", fixed(result.rank?.effective_mean, 2), "effective_rank"],
+    ["numerical rank", fixed(result.rank?.numerical_mean, 1), "numerical_rank"],
+    ["trainable", whole(result.trainable), "trainable"],
+    ["stored", bytes(result.stored_bytes), "stored"],
+    ["FLOPs nominal", short(result.adapter_flops_nominal), "nominal"],
+    ["FLOPs executed", short(result.adapter_flops_executed), "executed"],
+    ["time", duration(result.seconds), "time"],
+    ["steps", whole(result.steps), "steps"],
+    ["learning rate", String(result.learning_rate), "learning_rate"],
+    ["device", result.device_name ?? "–", "device"],
+    has(result.baseline_score) ? ["over baseline", signed(result.score[metric] - result.baseline_score), "baseline"] : null,
   ].filter(Boolean);
-  return h("dl.rl-figures", {}, entries.map(([name, value, help]) => h("div", { title: help }, h("dt", {}, name), h("dd", {}, value))));
+  return h("dl.rl-figures", {}, entries.map(([name, value, key]) => h("div", {}, h("dt", {}, what(key, name)), h("dd", {}, value))));
 }
 
 function config(found) {

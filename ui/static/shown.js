@@ -13,6 +13,7 @@ const FORMATS = { csv: "CSV", json: "JSON", md: "Markdown", tex: "LaTeX", html: 
 
 export class Drawing {
   constructor(root) {
+    this.root = root;
     this.find = (selector) => root.querySelector(selector);
     this.shown = null;
     this.hidden = new Set();
@@ -127,7 +128,7 @@ export class Drawing {
     });
     this.charts.score.draw(job("eval", "score", 0, baseline, { yTitle: metric, what: keyOf(shown.metric), empty: this.waiting(first) }));
     this.charts.loss.draw(job("step", "loss", settings.smoothing, [], { yTitle: "loss", what: "loss", log: settings.log, empty: this.waiting("The first point comes at step 1.") }));
-    this.layers.draw(shown, settings.measure, this.hidden, this.waiting(`The rank is measured at every evaluation. ${first}`));
+    this.layers.draw(shown, settings.measure, this.hidden, (when) => this.waiting(when));
     this.charts.rank.draw(job("rank", settings.measure, 0, this.guides(), { yTitle: RANK_TITLES[settings.measure], what: `${settings.measure}_rank`, tozero: true, empty: this.waiting(`The rank is measured at every evaluation, for methods that change weights by a low-rank update. ${first}`) }));
   }
 
@@ -163,18 +164,29 @@ export class Drawing {
   waiting(first) {
     const { shown } = this;
     if (shown.state === "queued") return shown.queue_place ? `Waiting in the queue, place ${shown.queue_place}. ${first}` : `Waiting to start. ${first}`;
-    if (shown.state === "failed") return "Every run failed before its first point.";
+    if (shown.state === "failed") return `Every run failed before its first point. ${[...new Set(shown.runs.map((run) => run.error).filter(Boolean))].join(" ")}`;
+    if (shown.environment.imported) return "Nothing was recorded: it was trained elsewhere and imported.";
     return shown.ended ? `Nothing was recorded: ${shown.state} before its first point.` : first;
   }
 
+  /** Under each curve chart, where their curves would be: why runs ended early, once for the seeds that say the same. */
   failures() {
-    const failed = this.shown.runs.filter((run) => run.error);
+    const found = new Map();
+    for (const run of this.shown.runs.filter((one) => one.error)) {
+      const key = JSON.stringify([run.label, run.state, run.error]);
+      found.set(key, [...(found.get(key) ?? []), run]);
+    }
+    const said = JSON.stringify([...found].map(([key, runs]) => [key, runs.length]));
+    if (said === this.saidFailures) return;
+    this.saidFailures = said;
     const colour = (run) => this.shown.labels.find((look) => look.label === run.label)?.colour;
-    this.find(".rl-failures").replaceChildren(...failed.map((run) => {
-      const item = h("li", {}, h("strong", {}, `${run.label}, seed ${run.seed}, ${run.state}: `), run.error);
-      item.style.borderColor = colour(run);
-      return item;
-    }));
+    const item = (runs) => {
+      const [{ label, state, error }] = runs;
+      const made = h("li", {}, h("strong", {}, `${label}, seed${runs.length > 1 ? "s" : ""} ${runs.map((run) => run.seed).join(", ")}, ${state}: `), error);
+      made.style.borderColor = colour(runs[0]);
+      return made;
+    };
+    for (const list of this.root.querySelectorAll(".rl-failures")) list.replaceChildren(...[...found.values()].map(item));
   }
 }
 

@@ -59,7 +59,7 @@ class Try {
     this.find(".rl-nothing").hidden = !menu.nothing;
     this.find(".rl-nothing p").textContent = menu.nothing;
     this.find(".rl-try-all").hidden = Boolean(menu.nothing);
-    const name = (entry) => `${entry.title} (${entry.id}${entry.state === "finished" ? "" : `, ${entry.state}`})`;
+    const name = (entry) => `${entry.title} (${entry.id}${entry.imported ? ", imported" : ""}${entry.state === "finished" ? "" : `, ${entry.state}`})`;
     this.find("[name=comparison]").replaceChildren(...menu.comparisons.map((entry) => h("option", { value: entry.id }, name(entry))));
     if (menu.live) this.timer = setTimeout(() => this.root.offsetParent && this.open(), AGAIN);
   }

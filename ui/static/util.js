@@ -1,8 +1,5 @@
 // Small helpers: elements, requests, figures for reading.
 
-/** What every rank shown is the rank of. */
-export const RANK_HELP = "rank, mean over layers and seeds: of the weight update; for adapters and prefixes of their linear map, for BitFit of a bias's update";
-
 /** An element: h("p.note", {title: "..."}, "text", child). Text is always set as text, never as markup. */
 export function h(kind, attributes = {}, ...children) {
   const [tag, ...classes] = kind.split(".");
@@ -42,6 +39,14 @@ export async function post(path, body, signal) {
   return read(await fetch(`ranklab/${path}`, request));
 }
 
+/** Fill the form of the Compare tab, whether that tab was opened before or not. */
+export function fillForm(form) {
+  try {
+    sessionStorage.setItem("ranklab-form", JSON.stringify(form));
+  } catch { /* the form is told all the same */ }
+  document.dispatchEvent(new CustomEvent("ranklab-form", { detail: form }));
+}
+
 /** Put a text on the clipboard; the button says so for a moment. Where the browser has none (plain http), in the old way. */
 export async function copy(text, button) {
   const done = navigator.clipboard ? await navigator.clipboard.writeText(text).then(() => true, () => false) : copyByHand(text);
@@ -61,7 +66,7 @@ function copyByHand(text) {
 
 const UNITS = ["", "k", "M", "G", "T", "P", "E"];
 
-const NAMES = { bleu: "BLEU", chrf: "chrF", rouge1: "ROUGE-1", rouge2: "ROUGE-2", rouge_l: "ROUGE-L", qa_f1: "F1", r2: "R²", pearson: "Pearson correlation", spearman: "Spearman correlation" };
+const NAMES = { bleu: "BLEU", chrf: "chrF", rouge1: "ROUGE-1", rouge2: "ROUGE-2", rouge_l: "ROUGE-L", qa_f1: "F1", r2: "R²", pearson: "Pearson correlation", spearman: "Spearman correlation", pearson_spearman_mean: "Pearson and Spearman, mean" };
 
 export const words = (name) => NAMES[name] ?? name.charAt(0).toUpperCase() + name.slice(1).replaceAll("_", " ");
 export const has = (value) => value !== null && value !== undefined;
@@ -96,8 +101,8 @@ export function duration(seconds) {
 
 export const mean = (values) => (values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : null);
 
-/** A label with places where it may break: after its colon and commas. */
-export const breakable = (label) => label.split(/(?<=[:,])/).flatMap((part, place) => (place ? [h("wbr"), part] : [part]));
+/** A label with places where it may break: after its colon, commas and plus signs. */
+export const breakable = (label) => label.split(/(?<=[:,+])/).flatMap((part, place) => (place ? [h("wbr"), part] : [part]));
 
 /** The short line in a method's colour and dash. */
 export function swatch(look) {
