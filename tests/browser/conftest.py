@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -15,13 +16,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, sync_playwright
 
 from tests.runs.big_store import add_with_curves, fill
 
-ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 CHROMIUM_ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -30,7 +33,10 @@ CHROMIUM_ARGUMENTS = [
     "--disable-sync",
     "--no-first-run",
     "--disable-quic",
+    "--blink-settings=v8CacheOptions=4",  # scripts are compiled once, not for each of the first three visits
 ]
+VIEWPORT: ViewportSize = {"width": 1440, "height": 1000}
+AT_WORK = {"queued", "running", "stopping"}
 
 
 def free_port() -> int:
@@ -41,19 +47,52 @@ def free_port() -> int:
 
 @dataclass
 class App:
-    """A running server."""
+    """A running server. menu_at_first: what the Try it tab's menu said of an empty store."""
 
     address: str
     seconds_to_ready: float
     home: Path
     process: int
+    menu_at_first: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
 class FullApp(App):
     """curves: ids of comparisons that have some; the two differ in their metric."""
 
-    curves: list[str]
+    curves: list[str] = field(default_factory=list)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of one server keep to one process, where they are run by several."""
+    for item in items:
+        if isinstance(item, pytest.Function) and item.path.parent == HERE:
+            item.add_marker(pytest.mark.xdist_group("full" if "full_app" in item.fixturenames else "empty"))
+
+
+def get(app: App, path: str) -> bytes:
+    with urllib.request.urlopen(f"{app.address}ranklab/{path}", timeout=60) as answer:
+        return answer.read()
+
+
+def post(app: App, path: str, **body: Any) -> Any:
+    request = urllib.request.Request(
+        f"{app.address}ranklab/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.loads(answer.read())
+
+
+def finished(app: App, *ids: str) -> None:
+    """Waits until comparisons are finished."""
+    waiting, end = list(ids), time.monotonic() + 90
+    while waiting:
+        assert time.monotonic() < end, f"{waiting} did not finish"
+        if json.loads(get(app, f"view?id={waiting[0]}"))["state"] == "finished":
+            waiting.pop(0)
+        else:
+            time.sleep(0.2)
 
 
 def wait_until_served(address: str, process: subprocess.Popen[bytes], log: Path, limit: float = 60) -> None:
@@ -69,14 +108,15 @@ def wait_until_served(address: str, process: subprocess.Popen[bytes], log: Path,
     raise AssertionError(f"the page was not served:\n{log.read_text()[-3000:]}")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
-    """The app with an empty store."""
+    """The app with a store that is empty at first and fills with what the tests train."""
     with served(tmp_path_factory.mktemp("served")) as made:
+        made.menu_at_first = json.loads(get(made, "tryit/menu"))
         yield made
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def full_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FullApp]:
     """The app over a store of 10,000 runs and two comparisons with curves, for all tests that need no empty one."""
     folder = tmp_path_factory.mktemp("full")
@@ -88,7 +128,7 @@ def full_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FullApp]:
         add_with_curves(store, "rank_probe", "r2"),
     ]
     with served(folder) as made:
-        yield FullApp(made.address, made.seconds_to_ready, made.home, made.process, curves)
+        yield FullApp(made.address, made.seconds_to_ready, made.home, made.process, curves=curves)
 
 
 @contextmanager
@@ -115,13 +155,23 @@ def served(home: Path) -> Iterator[App]:
                 process.wait()
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+@pytest.fixture(scope="package")
+def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContext]:
+    """A browser with a profile, so that it keeps what it fetched and compiled from one test to the next."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
+        launched = playwright.chromium.launch_persistent_context(
+            tmp_path_factory.mktemp("profile"), executable_path=chromium, args=CHROMIUM_ARGUMENTS, viewport=VIEWPORT
+        )
         yield launched
         launched.close()
+
+
+@pytest.fixture(scope="package")
+def browser(window: BrowserContext) -> Browser:
+    """For windows of other visitors, which share nothing with the first."""
+    assert window.browser
+    return window.browser
 
 
 @dataclass
@@ -132,8 +182,11 @@ class Visitor:
     address: str
     complaints: list[str] = field(default_factory=list)
 
-    def open(self, path: str = "") -> Page:
+    def open(self, path: str = "", asked: list[str] | None = None) -> Page:
+        """asked: gets the addresses that the page asks for, without the server's."""
         page = self.context.new_page()
+        if asked is not None:
+            page.on("request", lambda request: asked.append(request.url.removeprefix(self.address)))
         page.on("console", lambda message: self._heard(message.type, message.text))
         page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
         page.on("request", lambda request: self._asked(request.url))
@@ -150,9 +203,18 @@ class Visitor:
 
 
 @pytest.fixture
-def visitor(app: App, browser: Browser) -> Iterator[Visitor]:
-    context = browser.new_context(viewport={"width": 1440, "height": 1000})
-    made = Visitor(context, app.address)
+def visitor(app: App, window: BrowserContext) -> Iterator[Visitor]:
+    """Somebody who comes for the first time. What a test left at work is stopped, so that the next need not wait."""
+    made = Visitor(window, app.address)
     yield made
-    context.close()
+    blank, *opened = window.pages
+    for page in opened:
+        page.close()
+    window.unroute_all()
+    window.clear_cookies()
+    origin = {"origin": app.address.rstrip("/"), "storageTypes": "local_storage,indexeddb"}
+    window.new_cdp_session(blank).send("Storage.clearDataForOrigin", origin)
+    for one in json.loads(get(app, "recent")):
+        if one["state"] in AT_WORK:
+            post(app, "stop", id=one["id"])
     assert made.complaints == []

@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import FullApp, Visitor
 from tests.browser.test_compare import chart, wait_for_points
@@ -96,7 +96,7 @@ def test_the_ranks_are_a_picture_and_hidden_methods_say_so(app: FullApp, visitor
         expect(part.locator(".rl-note")).to_have_text("Every method is hidden.")
 
 
-def test_a_link_brings_the_form_and_says_what_it_moved(visitor: Visitor) -> None:
+def test_a_link_brings_the_form_and_says_what_it_moved(visitor: Visitor, browser: Browser) -> None:
     attack = quote("<img src=x onerror=\"document.title='run'\">")
     query = "?model=tiny-text&task=sentiment&methods.0=lora&methods.0.rank=99999&seeds=5,9&training.steps=33"
     page = visitor.open(f"{query}&training.batch_size={attack}&methods.1={attack}#c=example")
@@ -125,7 +125,7 @@ def test_a_link_brings_the_form_and_says_what_it_moved(visitor: Visitor) -> None
     shared = link.input_value()
     assert "#" not in shared and shared.startswith(visitor.address)
 
-    other = visitor.context.browser.new_context()
+    other = browser.new_context()
     again = other.new_page()
     again.goto(shared)
     expect(again.locator('[data-field="methods.0.rank"] input')).to_have_value("7", timeout=30_000)

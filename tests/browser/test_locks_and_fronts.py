@@ -25,7 +25,7 @@ def front(page: Page) -> list[dict]:
 
 
 def test_the_front_shows_the_figures_that_are_chosen(app: App, visitor: Visitor) -> None:
-    page = visitor.open()
+    page = visitor.open("#c=example")
     wait_for_points(page, "score", 0)
     shown = server(app, "view?id=example")
     for x, y in (("trainable", "mean"), ("stored_bytes", "mean"), ("stored_bytes", "adapter_flops_executed")):
@@ -42,7 +42,7 @@ def test_the_front_shows_the_figures_that_are_chosen(app: App, visitor: Visitor)
 
 
 def test_hidden_curves_change_no_statistic(app: App, visitor: Visitor) -> None:
-    page = visitor.open()
+    page = visitor.open("#c=example")
     wait_for_points(page, "score", 0)
     before = page.locator(".rl-table").inner_text()
     for name in page.locator(".rl-card-name").all():
@@ -52,7 +52,7 @@ def test_hidden_curves_change_no_statistic(app: App, visitor: Visitor) -> None:
 
 
 def test_a_lock_says_what_it_changes_and_that_is_what_runs(app: App, visitor: Visitor) -> None:
-    page = visitor.open()
+    page = visitor.open("#c=example")
     open_form(page)
     asked = page.locator(".rl-row").count()
     page.locator("#rl-lock").select_option("parameters")

@@ -8,24 +8,28 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from peft_core.report.reproduction import MISSING, shown
-from tests.browser.conftest import App, Visitor
+from tests.browser.conftest import FullApp, Visitor
 from tests.report.reproduced import COMMAND, MACHINE, PAIR, reproduced
 
 pytestmark = pytest.mark.browser
 
 
+@pytest.fixture(scope="module")
+def app(full_app: FullApp) -> FullApp:
+    return full_app
+
+
 def opened(visitor: Visitor, answer: dict) -> tuple[Page, list[str]]:
     """The page as it is with this answer, and the addresses that it asks for."""
     asked: list[str] = []
-    visitor.context.route("**/ranklab/measured", lambda route: route.fulfill(body=json.dumps(answer)))
-    visitor.context.on("request", lambda request: asked.append(request.url.removeprefix(visitor.address)))
-    page = visitor.open("#tab=papers")
+    page = visitor.open("#tab=papers", asked)
     expect(page.locator(".pp-count")).to_contain_text("quoted figures", timeout=30_000)
+    page.route("**/ranklab/measured", lambda route: route.fulfill(body=json.dumps(answer)))
     return page, asked
 
 
 @pytest.mark.parametrize("width", [1440, 390])
-def test_it_is_read_when_opened_and_stays_in_its_box(app: App, visitor: Visitor, width: int) -> None:
+def test_it_is_read_when_opened_and_stays_in_its_box(visitor: Visitor, width: int) -> None:
     page, asked = opened(visitor, shown(reproduced()))
     page.set_viewport_size({"width": width, "height": 900})
     assert "ranklab/papers/quoted" in asked and "ranklab/measured" not in asked
@@ -48,7 +52,7 @@ def test_it_is_read_when_opened_and_stays_in_its_box(app: App, visitor: Visitor,
     assert asked.count("ranklab/measured") == 1
 
 
-def test_what_is_not_measured_yet_is_said(app: App, visitor: Visitor) -> None:
+def test_what_is_not_measured_yet_is_said(visitor: Visitor) -> None:
     page, _ = opened(visitor, {"missing": MISSING})
     page.locator(".rl-project > summary").click()
     expect(page.locator(".rl-measured")).to_have_text(MISSING)

@@ -7,9 +7,14 @@ import json
 import pytest
 from playwright.sync_api import Locator, Page, Route, expect
 
-from tests.browser.conftest import Visitor
+from tests.browser.conftest import FullApp, Visitor
 
 pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def app(full_app: FullApp) -> FullApp:
+    return full_app
 
 
 def told(page: Page, text: str) -> None:
@@ -110,12 +115,12 @@ def test_a_result_is_what_the_server_found(visitor: Visitor) -> None:
         found["rank"]["numerical"] = 31
         route.fulfill(response=answer, json=found)
 
-    visitor.context.route("**/ranklab/playground/sketch", altered)
     page = visitor.open("#tab=learn&lesson=masks")
     expect(page.locator(".ln-title")).to_have_text("Masks", timeout=20_000)
+    page.route("**/ranklab/playground/sketch", altered)
     result = predict(page, 3, 1)
     expect(result.locator(".ln-right")).to_contain_text("You said 32. It came out: rank 31.")
-    visitor.context.unroute("**/ranklab/playground/sketch")
+    page.unroute("**/ranklab/playground/sketch")
     page.locator(".ln-open").click()
     expect(page.locator("#pg-rank")).to_have_value("8", timeout=20_000)
     expect(page.locator("#pg-out_features")).to_have_value("64")
@@ -137,15 +142,15 @@ def test_fits_come_with_their_ceilings_and_open_in_the_playground(visitor: Visit
 
 def test_the_training_lesson_reads_a_finished_comparison(visitor: Visitor) -> None:
     """The training itself is the Compare tab's and tested there; here the shipped comparison stands for it."""
-    visitor.context.route("**/ranklab/start", lambda route: route.fulfill(json={"id": "example"}))
     page = visitor.open("#tab=learn&lesson=charts")
     expect(page.locator(".ln-title")).to_have_text("Reading the charts", timeout=20_000)
+    page.route("**/ranklab/start", lambda route: route.fulfill(json={"id": "example"}))
     result = predict(page, 1, 2)
     expect(result.locator(".ln-right").first).to_contain_text("LoRA 4.0, CapaBoost 8.0")
     expect(result).to_contain_text("The finished comparison that is shipped, measured on")
-    visitor.context.unroute("**/ranklab/start")
+    page.unroute("**/ranklab/start")
     refusal = {"errors": [{"field": "", "message": "The queue is full."}]}
-    visitor.context.route("**/ranklab/start", lambda route: route.fulfill(json=refusal))
+    page.route("**/ranklab/start", lambda route: route.fulfill(json=refusal))
     page.locator(".ln-form .rl-big").click()
     expect(page.locator(".ln-form .rl-error")).to_have_text("The queue is full.")
     page.get_by_text("Use the finished comparison that is shipped instead").click()

@@ -8,13 +8,18 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import Visitor
+from tests.browser.conftest import FullApp, Visitor
 
 pytestmark = pytest.mark.browser
 
 BAR, SLACK = 150, 5  # milliseconds of a slider's answer; tests allow five times as much
 SLOW = 40_000
 """Milliseconds for the first answer, which has to import the engine."""
+
+
+@pytest.fixture(scope="module")
+def app(full_app: FullApp) -> FullApp:
+    return full_app
 
 
 def opened(visitor: Visitor, address: str = "#tab=playground") -> Page:

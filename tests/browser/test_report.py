@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page
 
-from peft_core.cli import main
+from peft_core.records import MethodSpec
 from peft_core.report import tables
+from tests.browser.conftest import App, finished, get, post
 
 pytestmark = pytest.mark.browser
 
@@ -23,15 +24,16 @@ SEEDS = 3
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the results and the report of six methods on three seeds."""
+def made(app: App, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the results and the report of six methods on three seeds, as the page offers them."""
+    methods = [{"id": method.id, "options": dict(method.options)} for method in map(MethodSpec.parse, METHODS)]
+    training = {"steps": "4", "eval_every": "2", "batch_size": "8", "device": "cpu"}
+    sizes = {"train_rows": "64", "eval_rows": "40", "seeds": ",".join(map(str, range(SEEDS))), "training": training}
+    comparison = post(app, "start", model="tiny-text", task="acceptability", methods=methods, **sizes)["id"]
+    finished(app, comparison)
     out = tmp_path_factory.mktemp("report")
-    methods = [part for method in METHODS for part in ("--method", method)]
-    short = ["--steps", "4", "--eval-every", "2", "--train-rows", "64", "--eval-rows", "40", "--batch-size", "8"]
-    arguments = ["compare", "--model", "tiny-text", "--task", "acceptability", *methods, "--seeds", str(SEEDS), *short]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RANKLAB_HOME", str(out / "home"))
-        assert main([*arguments, "--device", "cpu", "--out", str(out), "--json"]) == 0
+    for name, kind in (("report.html", "html"), ("results.json", "json")):
+        (out / name).write_bytes(get(app, f"download?id={comparison}&format={kind}"))
     return out
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
-import urllib.request
 import zipfile
-from typing import Any
 
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from tests.browser.conftest import FullApp, Visitor
+from tests.browser.conftest import FullApp, Visitor, finished, post
 
 pytestmark = pytest.mark.browser
 
@@ -22,14 +19,6 @@ MADE_UP = "10,004"
 @pytest.fixture(scope="module")
 def app(full_app: FullApp) -> FullApp:
     return full_app
-
-
-def post(app: FullApp, path: str, **body: Any) -> Any:
-    request = urllib.request.Request(
-        f"{app.address}ranklab/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request) as answer:
-        return json.loads(answer.read())
 
 
 def started(app: FullApp, steps: int) -> str:
@@ -49,13 +38,8 @@ def started(app: FullApp, steps: int) -> str:
 @pytest.fixture(scope="module")
 def trained(app: FullApp) -> str:
     made = started(app, 4)
-    end = time.monotonic() + 90
-    while time.monotonic() < end:
-        with urllib.request.urlopen(f"{app.address}ranklab/view?id={made}") as answer:
-            if json.loads(answer.read())["state"] == "finished":
-                return made
-        time.sleep(0.3)
-    raise AssertionError("it did not finish")
+    finished(app, made)
+    return made
 
 
 def rows(page: Page) -> list[str]:

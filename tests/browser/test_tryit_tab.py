@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import io
-import json
-import time
-import urllib.request
-from typing import Any
 
 import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import App, Visitor
+from tests.browser.conftest import App, Visitor, finished, post
 
 pytestmark = pytest.mark.browser
 
@@ -21,34 +17,12 @@ SIZES = {"train_rows": "64", "eval_rows": "40", "seeds": "0", "training": {"step
 LIMIT = 60_000  # milliseconds: the first question starts the models' process
 
 
-def post(app: App, path: str, **body: Any) -> Any:
-    request = urllib.request.Request(
-        f"{app.address}ranklab/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request) as answer:
-        return json.loads(answer.read())
-
-
 @pytest.fixture(scope="module")
-def nothing_yet(app: App) -> dict[str, Any]:
-    """What the menu says before anything was trained."""
-    with urllib.request.urlopen(f"{app.address}ranklab/tryit/menu") as answer:
-        return json.loads(answer.read())
-
-
-@pytest.fixture(scope="module")
-def trained(app: App, nothing_yet: dict[str, Any]) -> dict[str, str]:
+def trained(app: App) -> dict[str, str]:
     """Comparisons of two methods by task."""
     models = {"sentiment": "tiny-text", "digits": "tiny-vision"}
     made = {task: post(app, "start", model=model, task=task, **SIZES)["id"] for task, model in models.items()}
-    waiting, end = set(made.values()), time.monotonic() + 90
-    while waiting and time.monotonic() < end:
-        for one in sorted(waiting):
-            with urllib.request.urlopen(f"{app.address}ranklab/view?id={one}") as answer:
-                if json.loads(answer.read())["state"] == "finished":
-                    waiting.discard(one)
-        time.sleep(0.2)
-    assert not waiting
+    finished(app, *made.values())
     return made
 
 
@@ -56,13 +30,11 @@ def answered(page: Page, methods: int = 2) -> None:
     expect(page.locator(".rl-answers .rl-answer")).to_have_count(methods, timeout=LIMIT)
 
 
-def test_without_weights_the_tab_says_why_and_where_to_go(
-    app: App, visitor: Visitor, nothing_yet: dict[str, Any]
-) -> None:
+def test_without_weights_the_tab_says_why_and_where_to_go(app: App, visitor: Visitor) -> None:
+    nothing_yet = app.menu_at_first
     assert "comes without its weights" in nothing_yet["nothing"]
-    page = visitor.context.new_page()
-    page.route("**/tryit/menu*", lambda route: route.fulfill(json=nothing_yet))
-    page.goto(f"{app.address}#tab=try")
+    visitor.context.route("**/tryit/menu*", lambda route: route.fulfill(json=nothing_yet))
+    page = visitor.open("#tab=try")
     expect(page.locator(".rl-nothing p")).to_contain_text("Start one in the Compare tab", timeout=15_000)
     page.get_by_role("button", name="Go to Compare").click()
     expect(page.get_by_role("tab", name="Compare", exact=True)).to_have_attribute("aria-selected", "true")

@@ -50,7 +50,7 @@ def upload(page: Page, path: Path) -> None:
 
 
 def test_a_table_is_uploaded_corrected_and_trained_on(visitor: Visitor, table: Path) -> None:
-    page = visitor.open()
+    page = visitor.open("#c=example")
     open_form(page)
     upload(page, table)
     found = page.locator(".rl-found")
@@ -75,7 +75,7 @@ def test_a_table_is_uploaded_corrected_and_trained_on(visitor: Visitor, table: P
 
 
 def test_what_is_wrong_with_a_table_is_said_and_stops_the_start(visitor: Visitor, tmp_path: Path) -> None:
-    page = visitor.open()
+    page = visitor.open("#c=example")
     open_form(page)
     before = page.locator(".rl-recent").input_value()
     path = tmp_path / "one.csv"
@@ -92,7 +92,7 @@ def test_what_is_wrong_with_a_table_is_said_and_stops_the_start(visitor: Visitor
 
 
 def test_a_model_of_any_name_and_a_benchmark_with_a_papers_settings(visitor: Visitor, tmp_path: Path) -> None:
-    page = visitor.open()
+    page = visitor.open("#c=example")
     open_form(page)
     expect(page.locator('optgroup[label="Benchmarks from the Hub"]')).to_be_attached(timeout=SLOW)
     choose(page, "task", "glue/cola")
@@ -114,7 +114,7 @@ def test_a_model_of_any_name_and_a_benchmark_with_a_papers_settings(visitor: Vis
 
 
 def test_the_panel_fits_a_phone(visitor: Visitor, table: Path) -> None:
-    page = visitor.open()
+    page = visitor.open("#c=example")
     page.set_viewport_size({"width": 390, "height": 800})
     wait_for_points(page, "score", 0)
     if not page.locator(".rl-form").is_visible():
