@@ -23,9 +23,9 @@ window.layout = (() => {
     const wide = document.documentElement.scrollWidth;
     const found = wide > innerWidth ? [`the page is ${wide} wide`] : [];
     for (const element of document.querySelectorAll(".rl *")) {
-      if (!shown(element) || clipped(element)) continue;
       const box = element.getBoundingClientRect();
-      if (box.width && (box.right > innerWidth + 1 || box.left < -1)) found.push(`${name(element)} leaves the window`);
+      if (!box.width || (box.right <= innerWidth + 1 && box.left >= -1)) continue;
+      if (shown(element) && !clipped(element)) found.push(`${name(element)} leaves the window`);
     }
     return found;
   };
@@ -50,6 +50,6 @@ window.layout = (() => {
     still,
     astray: () => [...outside(), ...covered()].slice(0, 12),
     unfold: () => document.querySelectorAll(".rl details").forEach((one) => (one.open ||= Boolean(one.offsetParent))),
-    violations: async () => (await window.axe.run({ include: [["#rl-tabs"]] }, { resultTypes: ["violations"] })).violations.map(({ id, impact, help, nodes }) => ({ id, impact, help, nodes: nodes.slice(0, 4).map((node) => node.html.slice(0, 160)) })),
+    violations: async () => (await window.axe.run({ include: [["#rl-tabs"]] }, { resultTypes: ["violations"], selectors: false, preload: false })).violations.map(({ id, impact, help, nodes }) => ({ id, impact, help, nodes: nodes.slice(0, 4).map((node) => node.html.slice(0, 160)) })),
   };
 })();

@@ -167,6 +167,12 @@ def test_a_whole_comparison_by_keys_alone_before_two_visitors(app: App, visitor:
     tab_to(page, '[data-field="training.steps"] input')
     page.keyboard.press("Control+a")
     page.keyboard.type("24")
+    tab_to(page, ".rl-advanced summary")
+    page.keyboard.press("Enter")
+    for field, text in (("train_rows", "200"), ("eval_rows", "60")):
+        tab_to(page, f'[data-field="{field}"] input')
+        page.keyboard.press("Control+a")
+        page.keyboard.type(text)
     tab_to(page, ".rl-form button[type=submit]")
     page.keyboard.press("Enter")
     expect(page.locator(".rl-recent option:checked")).to_contain_text("d=4", timeout=30_000)
