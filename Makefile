@@ -37,7 +37,7 @@ lint: .venv/dev
 # machine for itself.
 test: setup lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) -m "not browser and not reliability"
-	$(BIN)/python -m pytest -n 2 --dist loadgroup tests/browser
+	$(BIN)/python -m pytest -n 2 tests/browser
 	$(BIN)/python -m pytest -m reliability
 
 clean:

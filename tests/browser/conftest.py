@@ -15,11 +15,13 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, sync_playwright
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.runs.big_store import add_with_curves, fill
 
@@ -63,12 +65,20 @@ class FullApp(App):
     curves: list[str] = field(default_factory=list)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of one server keep to one process, where they are run by several."""
-    for item in items:
-        if isinstance(item, pytest.Function) and item.path.parent == HERE:
-            item.add_marker(pytest.mark.xdist_group("full" if "full_app" in item.fixturenames else "empty"))
+class ByServer(LoadScopeScheduling):
+    """Gives all tests of one server to one process: with ``-n 2`` each process has one server and one browser."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return server_of(nodeid.partition("::")[0])
+
+
+@cache
+def server_of(file: str) -> str:
+    return "full" if "full_app" in (ROOT / file).read_text(encoding="utf-8") else "empty"
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByServer:
+    return ByServer(config, log)
 
 
 def get(app: App, path: str) -> bytes:
