@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 CORES := $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: app compare test test-unit test-alone lint setup chromium clean
+.PHONY: app audit compare test test-unit test-alone lint setup chromium clean
 
 .venv/app: requirements.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -21,6 +21,10 @@ app: .venv/app
 
 compare: .venv/app
 	$(BIN)/python -m peft_core compare
+
+# Known vulnerabilities of what is installed; asks a service on the internet.
+audit: .venv/dev
+	$(BIN)/python -m scripts.audit
 
 setup: .venv/dev chromium
 
