@@ -17,6 +17,7 @@ from starlette.routing import BaseRoute
 
 from peft_core.records import View, public_mode
 from peft_core.runs import Supervisor
+from peft_core.runs.borrowed import BorrowedExecutor
 from ui.answering import AnsweringProcess
 from ui.api import api
 from ui.child import Commands
@@ -48,6 +49,7 @@ from ui.tryit import tryit_tab
 from ui.tryit_routes import tryit_routes
 from ui.tryit_service import TryService
 from ui.uploads import MIB, Uploads
+from ui.zerogpu import borrowed_executor, on_zero_gpu
 
 log = logging.getLogger(__name__)
 SYSTEM_FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
@@ -163,7 +165,11 @@ def launch(settings: Settings) -> None:
 
 def supervise(home: Path, settings: Settings) -> Supervisor:
     """The supervisor of a server."""
-    executor: Literal["process", "thread"] = "thread" if settings.executor == "thread" else "process"
+    executor: Literal["process", "thread"] | BorrowedExecutor
+    if settings.executor == "zerogpu" or (settings.executor == "auto" and on_zero_gpu()):
+        executor = borrowed_executor(settings.gpu_seconds)
+    else:
+        executor = "thread" if settings.executor == "thread" else "process"
     return Supervisor(
         home,
         executor=executor,

@@ -45,6 +45,7 @@ class Settings(Frozen):
     executor: Literal["auto", "process", "thread", "zerogpu"] = Field(
         "auto", description="what trains; auto is process, on ZeroGPU hardware zerogpu"
     )
+    gpu_seconds: int = Field(60, ge=10, le=600, description="length of a call for a GPU on ZeroGPU hardware")
     concurrency: int = Field(1, ge=1, le=64, description="comparisons that train at once")
     max_queue: int = Field(20, ge=0, le=10_000, description="comparisons that may wait")
     max_minutes: float | None = Field(None, gt=0, le=LARGEST, description="the longest that a comparison may train")
