@@ -47,4 +47,3 @@ def test_what_is_missing_is_one_sentence(folder, script, said):
     assert done.returncode == 2 and first.startswith(said.replace("FAKE", str(fake)))
     assert len(rest) == 1 and rest[0].startswith("make: ***") and not (folder / ".venv").exists()
     assert not done.stdout.strip()
-
