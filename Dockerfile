@@ -1,11 +1,31 @@
+# The page in a container. CPU by default; for a CUDA device:
+#   docker build --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130 -t ranklab .
 FROM python:3.11-slim
-RUN useradd --create-home --uid 1000 user
+
+# Where the wheels of torch come from. Everything else comes from the usual index.
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+
+ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+
+RUN useradd --create-home --uid 1000 user && mkdir -p /home/user/app /home/user/ranklab && chown -R user:user /home/user
 USER user
-ENV HOME=/home/user PATH=/home/user/.local/bin:$PATH PYTHONUNBUFFERED=1 \
-    GRADIO_SERVER_NAME=0.0.0.0 GRADIO_SERVER_PORT=7860 RANKLAB_HOME=/home/user/ranklab
+ENV HOME=/home/user VIRTUAL_ENV=/home/user/venv PATH=/home/user/venv/bin:/usr/local/bin:/usr/bin:/bin
 WORKDIR /home/user/app
-COPY --chown=user requirements.txt .
-RUN pip install --no-cache-dir --user -r requirements.txt
-COPY --chown=user . .
+RUN python3 -m venv /home/user/venv
+
+# Layers from the largest and steadiest to the smallest: torch, the other requirements, the code. What is marked as heavy
+# is left out by `scripts/replay_dockerfile.py --light`.
+COPY --chown=user:user requirements.txt ./
+# replay: heavy
+RUN pip install --extra-index-url "$TORCH_INDEX" "$(grep '^torch==' requirements.txt)"
+# replay: heavy
+RUN pip install -r requirements.txt
+COPY --chown=user:user . .
+
+# Without a volume on this folder the runs are gone with the container.
+ENV GRADIO_SERVER_NAME=0.0.0.0 GRADIO_SERVER_PORT=7860 RANKLAB_HOME=/home/user/ranklab
+VOLUME /home/user/ranklab
 EXPOSE 7860
+HEALTHCHECK --interval=30s --timeout=10s --start-period=120s --retries=3 \
+    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:7860/health', timeout=8)"]
 CMD ["python", "app.py"]

@@ -3,10 +3,20 @@ PYTHON ?= python3
 BIN := .venv/bin
 CORES := $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: app compare test test-unit test-alone lint setup chromium clean
+.PHONY: app audit compare test test-unit test-alone lint setup chromium clean
 
-.venv/app: requirements.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+NEEDED := RankLab needs Python 3.11, 3.12 or 3.13
+HINT := name one with make app PYTHON=/path/to/python
+VERSION_FITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+
+.venv/bin/python:
+	@command -v "$(PYTHON)" >/dev/null || { echo "$(NEEDED), and there is no $(PYTHON) here; $(HINT)." >&2; exit 2; }
+	@"$(PYTHON)" -c "$(VERSION_FITS)" || { echo "$(NEEDED), and $(PYTHON) is $$("$(PYTHON)" -V 2>&1); $(HINT)." >&2; exit 2; }
+	@"$(PYTHON)" -c "import venv, ensurepip" 2>/dev/null \
+		|| { echo "$(PYTHON) cannot make a .venv: it lacks ensurepip; on Debian and Ubuntu install python3-venv." >&2; exit 2; }
+	"$(PYTHON)" -m venv .venv
+
+.venv/app: requirements.txt | .venv/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check "$$(grep '^torch==' requirements.txt)"
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
@@ -21,6 +31,10 @@ app: .venv/app
 
 compare: .venv/app
 	$(BIN)/python -m peft_core compare
+
+# Known vulnerabilities of what is installed; asks a service on the internet.
+audit: .venv/dev
+	$(BIN)/python -m scripts.audit
 
 setup: .venv/dev chromium
 

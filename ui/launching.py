@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import html
 import logging
 import os
 import signal
 import threading
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
 
 import gradio as gr
+from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 
-from peft_core.records import View
+from peft_core.records import View, public_mode
+from peft_core.runs import Supervisor
+from peft_core.runs.borrowed import BorrowedExecutor
 from ui.answering import AnsweringProcess
 from ui.api import api
 from ui.child import Commands
@@ -21,8 +27,10 @@ from ui.compare_service import CompareService
 from ui.engine import Engine, LocalEngine, Warmup
 from ui.exports import ExportCommand, Exports
 from ui.frame import frame, head
+from ui.health_routes import health_routes
 from ui.learn import learn_tab
 from ui.logins import sign_in_offered
+from ui.metrics import Counting, Metrics
 from ui.papers import papers_tab
 from ui.papers_routes import papers_routes
 from ui.papers_service import Papers
@@ -35,10 +43,13 @@ from ui.runs import runs_tab
 from ui.runs_routes import runs_routes
 from ui.runs_service import RunsService
 from ui.service import Runs, Service, shipped_example
+from ui.settings import Settings
+from ui.storage import choose_home, on_space
 from ui.tryit import tryit_tab
 from ui.tryit_routes import tryit_routes
 from ui.tryit_service import TryService
-from ui.uploads import Uploads
+from ui.uploads import MIB, Uploads
+from ui.zerogpu import borrowed_executor, on_zero_gpu
 
 log = logging.getLogger(__name__)
 SYSTEM_FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
@@ -61,10 +72,12 @@ def theme() -> gr.themes.Base:
     )
 
 
-def build(service: Service | None = None) -> gr.Blocks:
-    """The page. service: what the functions for programs ask; without one the page has none."""
+def build(service: Service | None = None, notice: str = "") -> gr.Blocks:
+    """The page. service: what the functions for programs ask; without one the page has none. notice: stands on top."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     with gr.Blocks(title="RankLab", analytics_enabled=False, fill_width=True) as page:
+        if notice:
+            gr.HTML(f'<p class="rl-notice" role="status">{html.escape(notice)}</p>', apply_default_css=False)
         frame(TABS)
         if sign_in_offered():
             gr.LoginButton(visible=False)  # what makes Gradio serve login/huggingface; the Runs tab links to it
@@ -82,18 +95,25 @@ def serve(
     host: str | None = None,
     port: int | None = None,
     more: Sequence[BaseRoute] = (),
+    notice: str = "",
+    middleware: Sequence[Middleware] = (),
 ) -> tuple[gr.Blocks, str]:
-    """Serve the page in background threads; the Blocks and their address. more: the other tabs' own addresses."""
+    """Serve the page in background threads; the Blocks and their address.
+
+    Args:
+        more: the other tabs' own addresses. notice: what stands on top of the page. middleware: what every request
+            passes through.
+    """
     logging.getLogger("httpx").setLevel(logging.WARNING)
     warmup = Warmup(engine)
     service = Service(runs, engine, example, uploads)
     tabs = [*playground_routes(Playground(runs, engine)), *papers_routes(Papers(engine))]
     own = [*tabs, *compare_routes(CompareService(service, engine)), *routes(service, warmup, uploads)]
-    page = build(service)
+    page = build(service, notice)
     _, address, _ = page.launch(
         server_name=host,
         server_port=port,
-        app_kwargs={"routes": [*more, *own]},
+        app_kwargs={"routes": [*more, *own], "middleware": list(middleware)},
         theme=theme(),
         head=head(),
         prevent_thread_lock=True,
@@ -109,23 +129,30 @@ def serve(
     return page, address
 
 
-def launch(host: str | None = None, port: int | None = None) -> None:
-    """Serve until interrupted. host, port: default GRADIO_SERVER_NAME and GRADIO_SERVER_PORT, else 127.0.0.1:7860."""
-    from peft_core.runs import Supervisor, home
-
-    chosen = port if port is not None else int(os.environ.get("GRADIO_SERVER_PORT", "7860"))
-    with Supervisor(home(), server=True) as supervisor:
-        uploads = Uploads(home() / "uploads")
+def launch(settings: Settings) -> None:
+    """Serve until interrupted."""
+    home, warning = choose_home()
+    if warning:
+        log.warning(warning)
+    with supervise(home, settings) as supervisor:
+        uploads = Uploads(home / "uploads", int(settings.upload_mib * MIB), int(settings.uploads_mib * MIB))
         uploads.sweep()
-        commands = Commands(home())
-        exports = Exports(home() / "exports", ExportCommand(commands))
+        commands = Commands(home)
+        exports = Exports(home / "exports", ExportCommand(commands))
         exports.sweep()
-        pushes = Pushes(home() / "pushes", PushCommand(commands))
+        pushes = Pushes(home / "pushes", PushCommand(commands))
         pushes.sweep()
-        engine, models = LocalEngine(), AnsweringProcess(home())
+        engine, models = LocalEngine(), AnsweringProcess(home)
         tries = TryService(supervisor, models, engine, uploads)
         more = [*runs_routes(RunsService(supervisor, exports, pushes)), *tryit_routes(tries)]
-        page, address = serve(supervisor, engine, shipped_example(), uploads, host, chosen, more)
+        metrics = Metrics(supervisor.figures)
+        supervisor.on_stored(metrics.stored)
+        seen = settings.metrics if settings.metrics is not None else not public_mode()
+        more += health_routes(supervisor.health, metrics if seen else None)
+        shown = warning if on_space() else ""
+        middleware = [Middleware(Counting, metrics=metrics)]
+        where = settings.host, settings.port
+        page, address = serve(supervisor, engine, shipped_example(), uploads, *where, more, shown, middleware)
         log.warning("RankLab is on %s", address)
         _wait()
         page.close()
@@ -134,6 +161,23 @@ def launch(host: str | None = None, port: int | None = None) -> None:
         commands.close()
         tries.close()
         models.close()
+
+
+def supervise(home: Path, settings: Settings) -> Supervisor:
+    """The supervisor of a server."""
+    executor: Literal["process", "thread"] | BorrowedExecutor
+    if settings.executor == "zerogpu" or (settings.executor == "auto" and on_zero_gpu()):
+        executor = borrowed_executor(settings.gpu_seconds)
+    else:
+        executor = "thread" if settings.executor == "thread" else "process"
+    return Supervisor(
+        home,
+        executor=executor,
+        concurrency=settings.concurrency,
+        max_queue=settings.max_queue,
+        server=True,
+        limits=settings.limits(),
+    )
 
 
 def _wait() -> None:

@@ -15,7 +15,6 @@ import json
 import logging
 import os
 import queue
-import sys
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from peft_core.records import InputError
 from peft_core.runs import home
 from peft_core.runs.folders import comparison_folder
+from peft_core.runs.logs import configure_as_told
 from peft_core.runs.reader import Reader
 from peft_core.runs.worker import PARENT_GONE, Reporter, leave, take_pipes
 
@@ -167,7 +167,7 @@ def serve(inbox: queue.SimpleQueue[Command], desk: Desk, idle: float = IDLE) -> 
 
 def main() -> None:
     replies, pipe = take_pipes()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    configure_as_told()
     inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
     threading.Thread(target=read_commands, args=(pipe, inbox), name="commands", daemon=True).start()
     from peft_core.export.predicting import Predictors

@@ -12,6 +12,7 @@ from peft_core.runs.errors import (
 )
 from peft_core.runs.example import example_spec
 from peft_core.runs.folders import home
+from peft_core.runs.health import Figures, Health
 from peft_core.runs.learned import final_ranks, ranks_of_method, stored_view, with_learned_ranks
 from peft_core.runs.limits import Limits
 from peft_core.runs.listing import ListedRun, RunPage, RunQuery
@@ -20,8 +21,10 @@ from peft_core.runs.supervisor import Supervisor
 
 __all__ = [
     "DiskFull",
+    "Figures",
     "FolderInUse",
     "FolderUnusable",
+    "Health",
     "Limits",
     "ListedRun",
     "QueueFull",

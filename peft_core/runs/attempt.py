@@ -66,7 +66,7 @@ class Attempt:
         self._without_room: set[str] = set()
         self._pending: list[Report] = []
         self._ending: Ending | None = None
-        self._committed = 0.0
+        self._committed = self._arrived = 0.0
         self._blocked_since: float | None = None
 
     # --- asked for, from any thread -----------------------------------------------------------------------------
@@ -108,6 +108,7 @@ class Attempt:
 
     def write(self, reports: list[Report]) -> None:
         """Store what the supervisor itself has to say, however long the store is locked."""
+        self._arrived = self._arrived if self._pending else time.monotonic()
         self._pending += reports
         self._commit()
         while self._pending:
@@ -115,13 +116,17 @@ class Attempt:
             self._commit()
 
     def _take(self, report: Report) -> None:
+        if not self._pending:
+            self._arrived = time.monotonic()
         notice, event = report.get("notice"), report.get("event")
         if notice is not None:
             self._turn_to(notice.get("active"))
             self._pending.append(report)
         elif event is not None:
-            if event["event"] == "state" and RunState(event["state"]).ended:
-                event = self._let_go(event)
+            if event["event"] == "state":
+                if RunState(event["state"]).ended:
+                    event = self._let_go(event)
+                log.info("the run is %s", event["state"], extra={"run": event["run"]})
             elif event["event"] == "step":
                 self.active = self.active if event["run"] in self.active else (event["run"],)
                 self._pace.step()
@@ -191,6 +196,8 @@ class Attempt:
         else:
             self._blocked_since = None
             del self._pending[: len(batch)]
+            if self._board.on_stored is not None:
+                self._board.on_stored(time.monotonic() - self._arrived, len(batch))
             self._tell_plan(batch)
             self._board.refresh(self._job.comparison, changed)
             left = self._pace.seconds_left(self._board.view(self._job.comparison))

@@ -47,6 +47,8 @@ class Board:
         self._snapshots: OrderedDict[str, _Snapshot] = OrderedDict()
         self._extras: dict[str, dict[str, Any]] = {}
         self._listed: dict[str, ComparisonRow] | None = None
+        self.on_stored: Callable[[float, int], None] | None = None
+        """Hears of every write of reports: seconds that the oldest of them waited for the store, and their number."""
 
     @property
     def count(self) -> int:

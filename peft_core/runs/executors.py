@@ -89,6 +89,10 @@ class Executor(Protocol):
         """The ids of the processes that it runs now."""
         ...
 
+    def alive(self) -> bool:
+        """Whether workers can be started, as far as it knows."""
+        ...
+
     def close(self) -> None:
         """End what waits. Workers at work are ended by whoever started them."""
         ...
@@ -151,6 +155,9 @@ class ThreadExecutor:
 
     def processes(self) -> list[int]:
         return []
+
+    def alive(self) -> bool:
+        return True
 
     def close(self) -> None:
         """Nothing waits."""

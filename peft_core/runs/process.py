@@ -28,6 +28,8 @@ SPARE_PATIENCE = 20.0
 """Least seconds between two spare workers that are started: one that cannot start must not be started in a loop."""
 MOST_SPARES = 2
 """Spare workers that wait: one for a comparison's first worker, one for its second."""
+LOST_SPARES, STEADY = 3, 20.0
+"""So many spare workers that ended by themselves, and none that stayed for so many seconds: none can be started."""
 SPARE_START, COLD_START = 0.7, 4.0
 """Seconds until another worker trains: one that has waited loads the model, one that is started imports torch first."""
 _PASSED = {
@@ -51,7 +53,7 @@ _PASSED = {
 _PASSED_PREFIXES = ("LC_", "CUDA", "NVIDIA_", "RANKLAB_")
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 """Passed in both cases of their letters, but for one that holds a name and password."""
-_SECRET = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "KEY")
+_SECRET = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "KEY", "AUTH")
 
 
 def worker_environment(environment: Mapping[str, str], threads: int) -> dict[str, str]:
@@ -187,14 +189,17 @@ class ProcessExecutor:
         self._workers = workers or self._threads
         self._lock = threading.Lock()
         self._spares: list[ProcessWorker] = []
-        self._next_spare = 0.0
+        self._next_spare, self._lost = 0.0, 0
         self._working: list[ProcessWorker] = []
 
     def warm(self, spares: int = 1) -> None:
         with self._lock:
-            if any(spare.ended() is not None for spare in self._spares):
+            living = [spare for spare in self._spares if spare.ended() is None]
+            if any(time.monotonic() - spare.started > STEADY for spare in living):
+                self._lost = 0
+            if lost := len(self._spares) - len(living):
                 log.warning("a spare worker ended; see %s", self._folder / "spare.log")
-                self._spares = [spare for spare in self._spares if spare.ended() is None]
+                self._spares, self._lost = living, self._lost + lost
             lacking = min(spares, self._workers, MOST_SPARES) - len(self._spares)
             if lacking > 0 and time.monotonic() >= self._next_spare:
                 self._next_spare = time.monotonic() + SPARE_PATIENCE
@@ -226,6 +231,9 @@ class ProcessExecutor:
         with self._lock:
             workers = [*self._working, *self._spares]
             return [worker.process.pid for worker in workers if worker.process.poll() is None]
+
+    def alive(self) -> bool:
+        return self._lost < LOST_SPARES
 
     def close(self) -> None:
         with self._lock:

@@ -54,6 +54,12 @@ class Reader:
         with self._reading() as connection:
             return listing.page(connection, query)
 
+    def states(self) -> dict[RunState, int]:
+        """How many runs are in each state, from an index alone."""
+        query = "SELECT state, count(*) FROM runs INDEXED BY runs_listed GROUP BY state"
+        with self._reading() as connection:
+            return {RunState(row[0]): int(row[1]) for row in connection.execute(query)}
+
     def choices(self) -> dict[str, list[tuple[str, int]]]:
         """What runs can be filtered by: for each of `listing.FILTERS` its values with their counts."""
         with self._reading() as connection:

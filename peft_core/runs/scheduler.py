@@ -19,6 +19,7 @@ from peft_core.runs.errors import QueueFull, Refused
 from peft_core.runs.executors import Executor
 from peft_core.runs.job import Job, reason
 from peft_core.runs.limits import Limits
+from peft_core.runs.logs import about
 from peft_core.runs.owners import Ownership
 from peft_core.runs.reserve import Reserve
 from peft_core.runs.store import Store
@@ -89,6 +90,16 @@ class Scheduler:
     def busy(self, comparison_id: str) -> bool:
         """Whether a comparison is at work here."""
         return comparison_id in self._at_work
+
+    @property
+    def alive(self) -> bool:
+        """Whether what waits will be started."""
+        return not self._closing and self._thread.is_alive()
+
+    def load(self) -> tuple[int, int]:
+        """How many comparisons wait, and how many are at work."""
+        with self.lock:
+            return len(self._queue), len(self._at_work)
 
     def holds(self, comparison_id: str, run: str) -> bool:
         """Whether a worker here may still be busy with a run."""
@@ -204,8 +215,9 @@ class Scheduler:
         try:
             job.folder.mkdir(parents=True, exist_ok=True)
             conductor = self._at_work[comparison_id][0]
-            while not self._leave(comparison_id) and not self._closing:
-                conductor.work()
+            with about(comparison_id):
+                while not self._leave(comparison_id) and not self._closing:
+                    conductor.work()
         except Exception as error:  # the outermost guard: it becomes the reason of the failure
             log.exception("the comparison %s cannot go on", comparison_id)
             with self.lock:

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from peft_core.records import ComparisonSpec, RunState, StateRecord, run_specs
 from peft_core.runs import folders, schema
 from peft_core.runs.errors import DiskFull, Refused, StoreBusy
+from peft_core.runs.health import BUSY
 from peft_core.runs.reader import Reader, marks
 from peft_core.runs.rows import LIVE, NEXT, RESUMABLE, UNFINISHED
 
@@ -28,7 +29,6 @@ FACTS = ("plan", "environment", "baseline_score", "metric", "message")
 _SCORE = """UPDATE runs SET score = json_extract(result, '$.score."' || (
     SELECT metric FROM comparisons WHERE id = comparison) || '"') WHERE run = ?"""
 _VISIBLE = "WHERE id = ? AND hidden = 0"
-_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
 
 
 class Store(Reader):
@@ -258,7 +258,7 @@ class Store(Reader):
                 code = error.sqlite_errorcode & 0xFF
                 if code == sqlite3.SQLITE_FULL:
                     raise DiskFull("The disk is full; free some space, then resume.") from error
-                if code not in _BUSY:
+                if code not in BUSY:
                     raise
                 if time.monotonic() >= deadline:
                     raise StoreBusy("The store is locked by another process; try again in a moment.") from error

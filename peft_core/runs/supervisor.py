@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -25,6 +26,7 @@ from peft_core.runs.bin import Bin
 from peft_core.runs.board import Board
 from peft_core.runs.errors import DiskFull, Refused
 from peft_core.runs.executors import Executor, ThreadExecutor
+from peft_core.runs.health import Figures, Health, condition, has_room
 from peft_core.runs.learned import with_learned_ranks
 from peft_core.runs.limits import Limits
 from peft_core.runs.listing import RunPage, RunQuery
@@ -276,6 +278,24 @@ class Supervisor:
     def processes(self) -> list[int]:
         """The ids of the worker processes that live now, the spare one included."""
         return self._executor.processes()
+
+    def health(self) -> Health:
+        """Whether comparisons can be taken and trained now."""
+        return Health(
+            store=condition(self.home / "store.sqlite"),
+            scheduler=self._scheduler.alive,
+            executor=self._executor.alive(),
+            room=has_room(self.home, self.limits.free),
+        )
+
+    def figures(self) -> Figures:
+        """What is counted; quick however many runs there are."""
+        waiting, at_work = self._scheduler.load()
+        return Figures(self._store.states(), waiting, at_work, tuple(self.processes()))
+
+    def on_stored(self, told: Callable[[float, int], None]) -> None:
+        """Have every write of reports told: the seconds that the oldest waited for the store, and their number."""
+        self._board.on_stored = told
 
     def close(self) -> None:
         """Start nothing more, have workers save and stop, mark what is unfinished as interrupted; within 10 seconds."""

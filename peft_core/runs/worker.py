@@ -12,12 +12,12 @@ import json
 import logging
 import os
 import queue
-import sys
 import threading
 import time
 from typing import BinaryIO
 
 from peft_core.runs.job import DEFAULT_TRAINER, Job, Report, perform, warm_up
+from peft_core.runs.logs import about, configure_as_told
 
 log = logging.getLogger(__name__)
 BEAT_SECONDS = 1.0
@@ -103,15 +103,16 @@ def main() -> None:
     parser.add_argument("--trainer", default=DEFAULT_TRAINER)
     trainer = parser.parse_args().trainer
     reports, pipe = take_pipes()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    configure_as_told()
     reporter = Reporter(reports)
     commands = Commands(pipe)
     threading.Thread(target=beat, args=(reporter,), name="heart", daemon=True).start()
     warm_up(trainer)
     job = commands.jobs.get()
     write_log_to(job)
-    log.info("process %d trains %s", os.getpid(), ", ".join(job.runs))
-    good = perform(job, trainer, reporter.send, commands.stopped)
+    with about(job.comparison, job.runs[0] if len(job.runs) == 1 else ""):
+        log.info("process %d trains %s", os.getpid(), ", ".join(job.runs))
+        good = perform(job, trainer, reporter.send, commands.stopped)
     leave(0 if good else 1)
 
 
