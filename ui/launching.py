@@ -9,6 +9,7 @@ import threading
 from collections.abc import Sequence
 
 import gradio as gr
+from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 
 from peft_core.records import View
@@ -21,11 +22,14 @@ from ui.compare_service import CompareService
 from ui.engine import Engine, LocalEngine, Warmup
 from ui.exports import ExportCommand, Exports
 from ui.frame import frame, head
+from ui.guard import Guard, Rules
+from ui.house import House
 from ui.learn import learn_tab
 from ui.logins import sign_in_offered
 from ui.papers import papers_tab
 from ui.papers_routes import papers_routes
 from ui.papers_service import Papers
+from ui.passwords import Accounts, accounts_from
 from ui.playground import playground_tab
 from ui.playground_routes import playground_routes
 from ui.playground_service import Playground
@@ -33,7 +37,6 @@ from ui.pushes import PushCommand, Pushes
 from ui.routes import routes
 from ui.runs import runs_tab
 from ui.runs_routes import runs_routes
-from ui.runs_service import RunsService
 from ui.service import Runs, Service, shipped_example
 from ui.tryit import tryit_tab
 from ui.tryit_routes import tryit_routes
@@ -82,18 +85,28 @@ def serve(
     host: str | None = None,
     port: int | None = None,
     more: Sequence[BaseRoute] = (),
+    *,
+    service: Service | None = None,
+    rules: Rules | None = None,
+    accounts: Accounts | None = None,
 ) -> tuple[gr.Blocks, str]:
-    """Serve the page in background threads; the Blocks and their address. more: the other tabs' own addresses."""
+    """Serve the page in background threads; the Blocks and their address.
+
+    Args:
+        runs: whose updates can be fitted. more: the other tabs' own addresses. service: by default one that everybody
+            may use. rules: of the house. accounts: who may log in; by default no login is asked for.
+    """
     logging.getLogger("httpx").setLevel(logging.WARNING)
     warmup = Warmup(engine)
-    service = Service(runs, engine, example, uploads)
+    service = service or Service(runs, engine, example, uploads)
     tabs = [*playground_routes(Playground(runs, engine)), *papers_routes(Papers(engine))]
     own = [*tabs, *compare_routes(CompareService(service, engine)), *routes(service, warmup, uploads)]
     page = build(service)
     _, address, _ = page.launch(
         server_name=host,
         server_port=port,
-        app_kwargs={"routes": [*more, *own]},
+        app_kwargs={"routes": [*more, *own], "middleware": [Middleware(Guard, rules=rules or Rules())]},
+        auth=accounts,
         theme=theme(),
         head=head(),
         prevent_thread_lock=True,
@@ -114,18 +127,22 @@ def launch(host: str | None = None, port: int | None = None) -> None:
     from peft_core.runs import Supervisor, home
 
     chosen = port if port is not None else int(os.environ.get("GRADIO_SERVER_PORT", "7860"))
-    with Supervisor(home(), server=True) as supervisor:
-        uploads = Uploads(home() / "uploads")
-        uploads.sweep()
+    house, accounts = House.of(home()), accounts_from()
+    with Supervisor(home(), server=True, **house.supervision()) as supervisor:
         commands = Commands(home())
         exports = Exports(home() / "exports", ExportCommand(commands))
         exports.sweep()
         pushes = Pushes(home() / "pushes", PushCommand(commands))
         pushes.sweep()
         engine, models = LocalEngine(), AnsweringProcess(home())
-        tries = TryService(supervisor, models, engine, uploads)
-        more = [*runs_routes(RunsService(supervisor, exports, pushes)), *tryit_routes(tries)]
-        page, address = serve(supervisor, engine, shipped_example(), uploads, host, chosen, more)
+        made = house.services(supervisor, engine, shipped_example(), exports, pushes)
+        made.uploads.sweep()
+        tries = TryService(made.kept, models, engine, made.uploads)
+        more = [*runs_routes(made.runs), *tryit_routes(tries)]
+        page, address = serve(
+            made.targets, engine, None, made.uploads, host, chosen, more,
+            service=made.service, rules=house.rules, accounts=accounts,
+        )  # fmt: skip
         log.warning("RankLab is on %s", address)
         _wait()
         page.close()
