@@ -261,7 +261,7 @@ INPUTS = (
 )  # fmt: skip
 
 CALLS = (
-    ("start", ["lora"], "list"),
+    ("start", ["lora"], ""),
     ("start", [["lora"], "/etc/passwd", "acceptability", [0], {"steps": 5}, {}, {}, "", ""], "model"),
     ("start", [["lora"], "tiny-text", "STORE", [0], {"steps": 5}, {}, {}, "", ""], "task"),
     ("start", [["lora"], "tiny-text", "UPLOAD", [0], {"steps": 5}, {}, {}, "", ""], "task"),
