@@ -274,3 +274,12 @@ def test_with_a_login_nothing_of_ours_is_open_without_it() -> None:
     assert client.get("/ranklab/health").status_code == 200 and client.get("/").status_code == 200
     assert client.get(f"/ranklab/echo?x={COOKIE}").json() == {"errors": [{"field": "", "message": "Log in first."}]}
     assert [client.post("/login").status_code for _ in range(8)].count(429) == 2
+
+
+def test_the_limits_are_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "public.md").read_text(encoding="utf-8")
+    rows = [
+        f"| `RANKLAB_PUBLIC_{name.upper()}` | {field.default:g} | {field.description} |"
+        for name, field in PublicLimits.model_fields.items()
+    ]
+    assert "\n".join(rows) in text
