@@ -244,9 +244,8 @@ def test_a_websocket_is_closed(page: Page):
 
 
 def test_slow_bodies_are_given_up(page: Page):
-    head = (
-        "POST /ranklab/start HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n{"
-    )
+    head = "POST /ranklab/start HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+    head += "Content-Type: application/json\r\nContent-Length: 100000\r\n\r\n{"
     started = time.monotonic()
     with ThreadPoolExecutor(20) as many:
         answers = list(many.map(lambda _: raw(page, head.encode(), 10.0), range(20)))
