@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from peft_core.export.names import public_name
 from peft_core.records import ComparisonSpec, InputError, MethodSpec, RunState
 from peft_core.runs import Limits, Refused, RunQuery, Supervisor
 from peft_core.tasks import get_task
@@ -188,7 +189,7 @@ def test_uploads_are_by_visitor_and_called_by_no_path(tmp_path: Path, monkeypatc
     table = b"text,label\n" + b"".join(b"row %d,%d\n" % (n, n % 2) for n in range(400))
     hers, his = kept(uploads, ADA, table, "../secret.csv"), kept(uploads, BOB, table, "other.csv")
     assert str(tmp_path) not in hers and hers.endswith("/secret.csv") and his.endswith("/other.csv")
-    assert get_task(hers).info.title == "secret.csv"
+    assert get_task(hers).info.title == public_name(hers) == "secret.csv"
     with visiting(BOB):
         assert uploads.holds(his) and not uploads.holds(hers) and not uploads.holds("upload:../../x")
         assert not uploads.holds(str(next(uploads.folder.rglob("other.csv"))))
