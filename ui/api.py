@@ -11,14 +11,17 @@ from typing import Any
 
 import gradio as gr
 
-from peft_core.records import InputError, MethodSpec
+from peft_core.records import InputError, MethodSpec, public_mode
 from peft_core.report import results_document
 from peft_core.report.tables import strict
 from peft_core.runs import example_spec
 from peft_core.runs.errors import Refused
 from ui.form import Form, FormError, MethodRow, texts
-from ui.routes import LARGEST_BODY
+from ui.guard import visitor_of
+from ui.routes import LARGEST_BODY, readable
+from ui.scrub import all_scrubbed
 from ui.service import Service, progress
+from ui.visitors import NOBODY, visiting
 
 DEFAULT_METHODS = [str(method) for method in example_spec().methods]
 
@@ -36,6 +39,7 @@ def api(service: Service) -> None:
         comparison: dict[str, Any] = {},  # noqa: B006
         lock: str = "",
         lock_to: str = "",
+        request: gr.Request = None,  # type: ignore[assignment]
     ) -> dict[str, Any]:
         """Start a comparison of fine-tuning methods: every method with every seed on one model and task.
 
@@ -57,9 +61,9 @@ def api(service: Service) -> None:
             methods=methods, model=model, task=task, seeds=seeds, training=training, task_options=task_options,
             comparison=comparison, lock=lock, lock_to=lock_to,
         )  # fmt: skip
-        return _told(lambda: {"id": service.start(form_of(given))})
+        return _told(request, lambda: {"id": service.start(form_of(given))})
 
-    def status(id: str) -> dict[str, Any]:
+    def status(id: str, request: gr.Request = None) -> dict[str, Any]:  # type: ignore[assignment]
         """How far a comparison is.
 
         Args:
@@ -68,9 +72,13 @@ def api(service: Service) -> None:
         Returns:
             state, ended, queue_place, progress from 0 to 1, eta_seconds, message, and the state of every run.
         """
-        return _told(lambda: strict(progress(service.comparison(_text("id", id), after=2**62))))
+        return _told(request, lambda: strict(progress(service.comparison(_text("id", id), after=2**62))))
 
-    def results(id: str, reference: str = "") -> dict[str, Any]:
+    def results(
+        id: str,
+        reference: str = "",
+        request: gr.Request = None,  # type: ignore[assignment]
+    ) -> dict[str, Any]:
         """What a comparison measured so far, as results.json has it: runs, summary, environment.
 
         Args:
@@ -81,7 +89,7 @@ def api(service: Service) -> None:
             the document.
         """
         chosen = _text("reference", reference) or None
-        return _told(lambda: strict(results_document(service.comparison(_text("id", id)), chosen)))
+        return _told(request, lambda: strict(results_document(service.comparison(_text("id", id)), chosen)))
 
     for function in (start, status, results):
         gr.api(function, api_name=function.__name__, concurrency_id="api", concurrency_limit=4)
@@ -121,14 +129,16 @@ def form_of(given: dict[str, Any]) -> Form:
     )
 
 
-def _told(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The work's result, or its complaint as one sentence."""
+def _told(request: gr.Request | None, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The work's result for the sender of a request, or its complaint as one sentence."""
     try:
-        return work()
+        with visiting(visitor_of(request.request.scope) if request is not None and request.request else NOBODY):
+            found = work()
     except FormError as error:
-        raise gr.Error(error.errors[0].message, print_exception=False) from None
+        raise gr.Error(readable(error.errors[0].message), print_exception=False) from None
     except (InputError, Refused) as error:
-        raise gr.Error(str(error), print_exception=False) from None
+        raise gr.Error(readable(str(error)), print_exception=False) from None
+    return all_scrubbed(found) if public_mode() else found  # type: ignore[no-any-return]
 
 
 def _text(name: str, value: object) -> str:

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from peft_core.records import public_mode
+
 log = logging.getLogger(__name__)
 BAD_INPUT = 2
 LONGEST_LOG = 4000
@@ -85,7 +87,7 @@ class Commands:
                 raise CommandFailed("The server is shutting down.")
             process = subprocess.Popen(
                 [sys.executable, "-m", "peft_core", *arguments],
-                env={**os.environ, "RANKLAB_HOME": str(self._home), **environment},
+                env={**_environment(), "RANKLAB_HOME": str(self._home), **environment},
                 cwd=Path(__file__).parents[1],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -94,3 +96,13 @@ class Commands:
             )
             self._running.add(process)
             return process
+
+
+def _environment() -> dict[str, str]:
+    """That of this process; on a public page without anything of the host's that is secret."""
+    if not public_mode():
+        return dict(os.environ)
+    from peft_core.runs.machine import usable_cores
+    from peft_core.runs.process import worker_environment
+
+    return worker_environment(os.environ, usable_cores())

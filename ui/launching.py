@@ -27,13 +27,16 @@ from ui.compare_service import CompareService
 from ui.engine import Engine, LocalEngine, Warmup
 from ui.exports import ExportCommand, Exports
 from ui.frame import frame, head
+from ui.guard import Guard, Rules
 from ui.health_routes import health_routes
+from ui.house import House
 from ui.learn import learn_tab
 from ui.logins import sign_in_offered
 from ui.metrics import Counting, Metrics
 from ui.papers import papers_tab
 from ui.papers_routes import papers_routes
 from ui.papers_service import Papers
+from ui.passwords import Accounts, accounts_from
 from ui.playground import playground_tab
 from ui.playground_routes import playground_routes
 from ui.playground_service import Playground
@@ -41,14 +44,13 @@ from ui.pushes import PushCommand, Pushes
 from ui.routes import routes
 from ui.runs import runs_tab
 from ui.runs_routes import runs_routes
-from ui.runs_service import RunsService
 from ui.service import Runs, Service, shipped_example
 from ui.settings import Settings
 from ui.storage import choose_home, on_space
 from ui.tryit import tryit_tab
 from ui.tryit_routes import tryit_routes
 from ui.tryit_service import TryService
-from ui.uploads import MIB, Uploads
+from ui.uploads import Uploads
 from ui.zerogpu import borrowed_executor, on_zero_gpu
 
 log = logging.getLogger(__name__)
@@ -97,23 +99,29 @@ def serve(
     more: Sequence[BaseRoute] = (),
     notice: str = "",
     middleware: Sequence[Middleware] = (),
+    *,
+    service: Service | None = None,
+    rules: Rules | None = None,
+    accounts: Accounts | None = None,
 ) -> tuple[gr.Blocks, str]:
     """Serve the page in background threads; the Blocks and their address.
 
     Args:
-        more: the other tabs' own addresses. notice: what stands on top of the page. middleware: what every request
-            passes through.
+        runs: whose updates can be fitted. more: the other tabs' own addresses. notice: what stands on top of the page.
+        middleware: what every request passes through before the guard. service: by default one that everybody may
+            use. rules: of the house. accounts: who may log in; by default no login is asked for.
     """
     logging.getLogger("httpx").setLevel(logging.WARNING)
     warmup = Warmup(engine)
-    service = Service(runs, engine, example, uploads)
+    service = service or Service(runs, engine, example, uploads)
     tabs = [*playground_routes(Playground(runs, engine)), *papers_routes(Papers(engine))]
     own = [*tabs, *compare_routes(CompareService(service, engine)), *routes(service, warmup, uploads)]
     page = build(service, notice)
     _, address, _ = page.launch(
         server_name=host,
         server_port=port,
-        app_kwargs={"routes": [*more, *own], "middleware": list(middleware)},
+        app_kwargs={"routes": [*more, *own], "middleware": [*middleware, Middleware(Guard, rules=rules or Rules())]},
+        auth=accounts,
         theme=theme(),
         head=head(),
         prevent_thread_lock=True,
@@ -134,25 +142,36 @@ def launch(settings: Settings) -> None:
     home, warning = choose_home()
     if warning:
         log.warning(warning)
-    with supervise(home, settings) as supervisor:
-        uploads = Uploads(home / "uploads", int(settings.upload_mib * MIB), int(settings.uploads_mib * MIB))
-        uploads.sweep()
+    house, accounts = House.of(home), accounts_from()
+    with supervise(home, settings, house) as supervisor:
         commands = Commands(home)
         exports = Exports(home / "exports", ExportCommand(commands))
         exports.sweep()
         pushes = Pushes(home / "pushes", PushCommand(commands))
         pushes.sweep()
         engine, models = LocalEngine(), AnsweringProcess(home)
-        tries = TryService(supervisor, models, engine, uploads)
-        more = [*runs_routes(RunsService(supervisor, exports, pushes)), *tryit_routes(tries)]
+        made = house.services(supervisor, engine, shipped_example(), exports, pushes)
+        made.uploads.sweep()
+        tries = TryService(made.kept, models, engine, made.uploads)
+        more = [*runs_routes(made.runs), *tryit_routes(tries)]
         metrics = Metrics(supervisor.figures)
         supervisor.on_stored(metrics.stored)
         seen = settings.metrics if settings.metrics is not None else not public_mode()
         more += health_routes(supervisor.health, metrics if seen else None)
-        shown = warning if on_space() else ""
-        middleware = [Middleware(Counting, metrics=metrics)]
-        where = settings.host, settings.port
-        page, address = serve(supervisor, engine, shipped_example(), uploads, *where, more, shown, middleware)
+        page, address = serve(
+            made.targets,
+            engine,
+            None,
+            made.uploads,
+            settings.host,
+            settings.port,
+            more,
+            warning if on_space() else "",
+            [Middleware(Counting, metrics=metrics)],
+            service=made.service,
+            rules=house.rules,
+            accounts=accounts,
+        )
         log.warning("RankLab is on %s", address)
         _wait()
         page.close()
@@ -163,8 +182,8 @@ def launch(settings: Settings) -> None:
         models.close()
 
 
-def supervise(home: Path, settings: Settings) -> Supervisor:
-    """The supervisor of a server."""
+def supervise(home: Path, settings: Settings, house: House) -> Supervisor:
+    """The supervisor of a server. On a public page the stricter of both limits counts."""
     executor: Literal["process", "thread"] | BorrowedExecutor
     if settings.executor == "zerogpu" or (settings.executor == "auto" and on_zero_gpu()):
         executor = borrowed_executor(settings.gpu_seconds)
@@ -174,9 +193,9 @@ def supervise(home: Path, settings: Settings) -> Supervisor:
         home,
         executor=executor,
         concurrency=settings.concurrency,
-        max_queue=settings.max_queue,
+        max_queue=house.queue(settings.max_queue),
         server=True,
-        limits=settings.limits(),
+        limits=house.within(settings.limits()),
     )
 
 

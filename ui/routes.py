@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import json
 import logging
 from collections.abc import Awaitable, Callable
@@ -15,10 +16,11 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from peft_core.records import InputError, checked
+from peft_core.records import InputError, checked, public_mode
 from peft_core.runs.errors import Refused
 from ui.engine import Warmup
 from ui.form import Form, FormError, Look
+from ui.scrub import scrubbed
 from ui.service import Service
 from ui.uploads import Uploads
 
@@ -73,8 +75,9 @@ def refused(errors: list[dict[str, str]]) -> Response:
 
 
 async def answered(work: Callable[[], Any], threads: Executor | None = None) -> Response:
-    """The work's result from a thread, or its complaint as one sentence at its field."""
-    return await told(asyncio.get_running_loop().run_in_executor(threads, work))
+    """The work's result from a thread that knows whose request it is, or its complaint as one sentence at its field."""
+    here = contextvars.copy_context()
+    return await told(asyncio.get_running_loop().run_in_executor(threads, here.run, work))
 
 
 async def told(result: Awaitable[Any]) -> Response:
@@ -82,11 +85,16 @@ async def told(result: Awaitable[Any]) -> Response:
     try:
         return answer(await result)
     except FormError as error:
-        return refused([vars(entry) for entry in error.errors])
+        return refused([{"field": entry.field, "message": readable(entry.message)} for entry in error.errors])
     except InputError as error:
-        return refused([{"field": error.field, "message": str(error)}])
+        return refused([{"field": error.field, "message": readable(str(error))}])
     except Refused as error:
-        return refused([{"field": "", "message": str(error)}])
+        return refused([{"field": "", "message": readable(str(error))}])
+
+
+def readable(sentence: str) -> str:
+    """A refusal as it is told: on a public page without folders of the server."""
+    return scrubbed(sentence) if public_mode() else sentence
 
 
 class Handlers:
@@ -146,7 +154,7 @@ class Handlers:
 
         async def kept() -> dict[str, Any]:
             path = await self._uploads.receive(name, request.stream(), announced)
-            return {"task": str(path), "title": path.name, "bytes": path.stat().st_size}
+            return {"task": self._uploads.task_of(path), "title": path.name, "bytes": path.stat().st_size}
 
         try:
             return await told(kept())
@@ -160,7 +168,9 @@ class Handlers:
                 self._service.download, query.get("id", ""), query.get("format", "json"), query.get("reference")
             )
         except InputError as error:
-            return answer({"errors": [{"field": error.field, "message": str(error)}]}, 404)
+            return answer({"errors": [{"field": error.field, "message": readable(str(error))}]}, 404)
+        except Refused as error:
+            return answer({"errors": [{"field": "", "message": str(error)}]}, 403)
         return Response(text, media_type=media, headers={"Content-Disposition": f'attachment; filename="{name}"'})
 
     async def budget(self, request: Request) -> Response:

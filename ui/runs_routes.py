@@ -13,7 +13,7 @@ from peft_core.records import InputError, checked
 from peft_core.runs import RunQuery
 from ui.logins import check_sender, login_of
 from ui.pushes import Wanted
-from ui.routes import answer, answered, body_of
+from ui.routes import answer, answered, body_of, readable
 from ui.runs_service import RunsService
 
 LONGEST_QUERY = 2000
@@ -73,7 +73,7 @@ class RunsHandlers:
         try:
             path, name = await asyncio.to_thread(self._service.archive, job)
         except InputError as error:
-            return answer({"errors": [{"field": error.field, "message": str(error)}]}, 404)
+            return answer({"errors": [{"field": error.field, "message": readable(str(error))}]}, 404)
         return FileResponse(path, media_type="application/zip", filename=name)
 
     async def note(self, request: Request) -> Response:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from peft_core.records import ComparisonRow, InputError, RunState, View, public_mode
+from peft_core.records import ComparisonRow, InputError, RunState, View
 from peft_core.report import tables
 from peft_core.report.palette import look
 from peft_core.report.wire import packed
@@ -87,7 +87,7 @@ class RunsService:
                 "note": note,
                 "comparison_note": comparison_note,
                 "formats": list(FORMATS) if row.state is RunState.FINISHED else [],
-                "fixed": public_mode(),
+                "fixed": False,
                 "push": {"way": login.way, "name": login.name},
             }
         )
@@ -127,14 +127,12 @@ class RunsService:
 
     def note(self, given: str, text: str) -> None:
         """Keep a note on a run or on a comparison."""
-        _not_public("notes")
         if len(text) > LONGEST_NOTE:
             raise InputError("note", f"{len(text)} characters long", f"it may have {LONGEST_NOTE:,} characters")
         self._runs.write_note(given, text.strip())
 
     def delete(self, given: str) -> dict[str, Any]:
         """Delete the comparison of an id; that can be undone for some seconds."""
-        _not_public("deletions")
         return {"seconds": self._runs.hide(given)}
 
     def undo(self, comparison_id: str) -> None:
@@ -199,8 +197,3 @@ def _only(view: View, run: str) -> Any:
     if found is None:
         raise InputError("id", run, "it must be a run")
     return found
-
-
-def _not_public(what: str) -> None:
-    if public_mode():
-        raise Refused(f"This is a public page, which takes no {what} from visitors.")

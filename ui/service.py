@@ -8,6 +8,7 @@ from importlib import resources
 from typing import Any, Protocol
 
 from peft_core.records import (
+    UPLOAD,
     ComparisonRow,
     ComparisonSpec,
     InputError,
@@ -198,7 +199,11 @@ class Service:
     def start(self, form: Form) -> str:
         """Check a form and queue its comparison; nothing is started unless all of it holds."""
         spec = spec_from_form(form, self._engine.resolve)
+        self.check(spec)
         return self._submit(self._locked(spec, form) if form.lock else spec)
+
+    def check(self, spec: ComparisonSpec) -> None:
+        """Raises `FormError` for a comparison that is larger than is taken here. A page of one's own takes any."""
 
     def _locked(self, spec: ComparisonSpec, form: Form) -> ComparisonSpec:
         try:
@@ -218,6 +223,7 @@ class Service:
         return self._submit(row.spec)
 
     def _submit(self, spec: ComparisonSpec) -> str:
+        self.check(spec)
         try:
             self.allow(spec.task)
             spec = with_learned_ranks(spec, self._runs.view)
@@ -264,8 +270,8 @@ def title(row: ComparisonRow) -> str:
 
 
 def _short(name: str) -> str:
-    """The last part of a path; any other name as it is."""
-    return name.rstrip("/").rpartition("/")[2] if name.startswith(("/", "~", ".")) else name
+    """The last part of a path or of an uploaded file's name; any other name as it is."""
+    return name.rstrip("/").rpartition("/")[2] if name.startswith(("/", "~", ".", UPLOAD)) else name
 
 
 def looks() -> list[dict[str, str]]:

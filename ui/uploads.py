@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import tempfile
+import threading
 import unicodedata
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -28,7 +29,7 @@ LONGEST_TITLE = 60
 PARTIAL = ".partial-"
 
 
-def limit_of(name: str, default: int) -> int:
+def limit_of(name: str, default: float) -> int:
     """Bytes of a limit that an environment variable gives in MiB."""
     text = os.environ.get(name, "").strip()
     try:
@@ -46,12 +47,21 @@ class Uploads:
     def __init__(self, folder: Path, file_limit: int | None = None, total_limit: int | None = None) -> None:
         self.folder = folder.resolve()
         self.file_limit = file_limit if file_limit is not None else limit_of("RANKLAB_UPLOAD_MIB", FILE_MIB)
+        self._settling = threading.Lock()
         self.total_limit = total_limit if total_limit is not None else limit_of("RANKLAB_UPLOADS_MIB", TOTAL_MIB)
 
     def sweep(self) -> None:
         """Remove what a server that was killed left half written. Only for the one server of a folder."""
         for folder in self.folder.glob(f"{PARTIAL}*"):
             shutil.rmtree(folder, ignore_errors=True)
+
+    def task_of(self, path: Path) -> str:
+        """What a kept file is called as a task."""
+        return str(path)
+
+    def room(self) -> Path:
+        """The folder of whoever sends now."""
+        return self.folder
 
     def holds(self, task: str) -> bool:
         """Whether a task is the path of an uploaded file, and nothing above or beside."""
@@ -78,7 +88,7 @@ class Uploads:
             partial = await asyncio.to_thread(self._begin, announced or 0)
             try:
                 digest = await self._write(partial / "data", name, pieces)
-                return await asyncio.to_thread(self._settle, partial, digest, title, suffix)
+                return await asyncio.to_thread(self._settled, partial, digest, title, suffix)
             finally:
                 await asyncio.shield(asyncio.to_thread(shutil.rmtree, partial, ignore_errors=True))
         except OSError as error:
@@ -86,16 +96,19 @@ class Uploads:
 
     def _check_size(self, name: str, size: int) -> None:
         if size > self.file_limit:
-            raise InputError("task", name, f"the file is larger than {_mib(self.file_limit)}, the most that is taken")
+            raise InputError("task", name, f"the file is larger than {mib(self.file_limit)}, the most that is taken")
 
     def _begin(self, announced: int) -> Path:
         self.folder.mkdir(parents=True, exist_ok=True)
-        kept = sum(file.stat().st_size for file in self.folder.glob("*/*") if file.is_file())
-        if kept + announced > self.total_limit:
-            raise Refused(f"The uploads here fill the {_mib(self.total_limit)} that are set aside for them.")
+        self.check_room(announced)
         if shutil.disk_usage(self.folder).free - announced < FREE:
             raise DiskFull("The disk is too full for this file.")
         return Path(tempfile.mkdtemp(prefix=PARTIAL, dir=self.folder))
+
+    def check_room(self, size: int, counted: int = 0) -> None:
+        """Raises `Refused` where so many bytes more are too many. counted: of them, those in the folder already."""
+        if size_of(self.folder) + size - counted > self.total_limit:
+            raise Refused(f"The uploads here fill the {mib(self.total_limit)} that are set aside for them.")
 
     async def _write(self, target: Path, name: str, pieces: AsyncIterator[bytes]) -> str:
         digest, size, waiting = hashlib.sha256(), 0, bytearray()
@@ -119,10 +132,16 @@ class Uploads:
             raise InputError("task", name, "the file is empty")
         return digest.hexdigest()
 
+    def _settled(self, partial: Path, digest: str, title: str, suffix: str) -> Path:
+        with self._settling:
+            return self._settle(partial, digest, title, suffix)
+
     def _settle(self, partial: Path, digest: str, title: str, suffix: str) -> Path:
         """Move a whole file to its place, unless an equal one of this ending is there."""
-        folder = self.folder / digest[:40]
-        folder.mkdir(exist_ok=True)
+        size = (partial / "data").stat().st_size
+        self.check_room(size, counted=size)
+        folder = self.room() / digest[:40]
+        folder.mkdir(parents=True, exist_ok=True)
         there = sorted(path for path in folder.iterdir() if path.is_file() and path.name.endswith(suffix))
         there = [path for path in there if _title(path.name)[1] == suffix]
         if there:
@@ -149,7 +168,16 @@ def _title(name: str) -> tuple[str, str]:
     return title or "table", suffix
 
 
-def _mib(size: int) -> str:
+def size_of(folder: Path) -> int:
+    """Bytes of all files in a folder and below."""
+    found = 0
+    for file in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # another visitor's upload has just ended
+            found += file.stat().st_size if file.is_file() else 0
+    return found
+
+
+def mib(size: float) -> str:
     return f"{size / MIB:,.0f} MiB" if size >= MIB else f"{size:,} bytes"
 
 

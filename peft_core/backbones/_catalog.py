@@ -168,14 +168,14 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def family_for(model_id: str, config: dict[str, Any]) -> Family:
-    """The family of a model's config; for one that only transformers knows, the generic plan.
+    """The family of a model's config; for one that only transformers knows, the generic plan, but for strangers.
 
     Raises:
         InputError: nobody knows the architecture.
     """
     kind = config.get("model_type")
     family = family_of(kind)
-    if family is None and isinstance(kind, str):
+    if family is None and isinstance(kind, str) and not public_mode():
         from peft_core.backbones._generic import generic_family
 
         family = generic_family(kind)

@@ -7,11 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from peft_core.records import UPLOAD
+
 _ABSOLUTE = re.compile(r"(?<![^\s'\"(])(?:~|\.\.?)?/[^\s'\";,|)]+")
 
 
 def public_name(text: str) -> str:
-    """The text, or of a path on this disk its last part."""
+    """The text, or of a path on this disk, or of an uploaded file's name, its last part."""
+    if text.startswith(UPLOAD):
+        return text.rpartition("/")[2]
     path = Path(text).expanduser() if text.startswith("~") else Path(text)
     return path.name if path.is_absolute() or text.startswith((".", "~")) else text
 

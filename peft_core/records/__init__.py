@@ -32,7 +32,7 @@ from peft_core.records.events import (
     View,
 )
 from peft_core.records.inputs import Frozen, InputError, RunFailure, checked, describe_fields
-from peft_core.records.installation import public_mode
+from peft_core.records.installation import UPLOAD, public_mode, upload_path
 from peft_core.records.plan import FEW_STEPS, Offer, Plan
 from peft_core.records.quoted import QuotedFigure
 from peft_core.records.specs import (
@@ -56,6 +56,7 @@ __all__ = [
     "LOCKS",
     "MAX_SEED",
     "START",
+    "UPLOAD",
     "Absence",
     "AdapterDefaults",
     "AdapterPlace",
@@ -102,4 +103,5 @@ __all__ = [
     "parse_task_option",
     "public_mode",
     "run_specs",
+    "upload_path",
 ]

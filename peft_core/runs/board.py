@@ -75,10 +75,10 @@ class Board:
                 self._listed = {row.id: row for row in self._store.comparisons()}
             return [self._latest(row) for row in self._listed.values()]
 
-    def recent(self, newest: int) -> list[ComparisonRow]:
-        """The newest comparisons and all that have not ended, the newest first."""
+    def recent(self, newest: int, seen_by: str | None = None) -> list[ComparisonRow]:
+        """The newest comparisons and all that have not ended, the newest first; of those that a visitor may see."""
         with self._changed:
-            return [self._latest(row) for row in self._store.comparisons(newest)]
+            return [self._latest(row) for row in self._store.comparisons(newest, seen_by)]
 
     def refresh(self, comparison_id: str, runs: Collection[str] | None = None) -> None:
         """Take over what the store has new: of these runs, or of all. Keeps the old snapshot where it is locked."""

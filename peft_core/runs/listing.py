@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from peft_core.records import Frozen, RunState
+from peft_core.runs.visits import OWN, SEEN
 
 FILTERS = {"state": "runs.state", "method": "method_id", "task": "task", "model": "model"}
 SORTS = {
@@ -25,7 +26,9 @@ SORTS = {
 }
 _LISTED = """FROM comparisons INDEXED BY comparisons_listed CROSS JOIN runs INDEXED BY runs_listed
     ON comparison = id WHERE hidden = 0"""
-_TEXT = " || ' ' || ".join(("run", "label", "method_id", "model", "task", "runs.note", "comparisons.note"))
+_NAMES, _NOTES = ("run", "label", "method_id", "model", "task"), ("runs.note", "comparisons.note")
+_TEXT = " || ' ' || ".join((*_NAMES, *_NOTES))
+_TEXT_SEEN = " || ' ' || ".join((*_NAMES, *(f"CASE WHEN {OWN} THEN {note} ELSE '' END" for note in _NOTES)))
 _FIGURES = ("trainable", "seconds", "stored_bytes", "rank.effective_mean", "rank.numerical_mean")
 
 
@@ -75,9 +78,10 @@ class RunPage:
     rows: tuple[ListedRun, ...]
 
 
-def page(connection: sqlite3.Connection, query: RunQuery) -> RunPage:
-    """The runs at `offset`. Those without a value to sort by come last."""
-    conditions, values = _conditions(query)
+def page(connection: sqlite3.Connection, query: RunQuery, seen_by: str | None = None) -> RunPage:
+    """The runs at `offset`. Those without a value to sort by come last. seen_by: as in `Reader.comparisons`; notes of
+    others are not searched then."""
+    conditions, values = _conditions(query, seen_by)
     total = connection.execute(f"SELECT count(*) {_LISTED}{conditions}", values).fetchone()[0]
     by, way = SORTS[query.sort], "ASC" if query.up else "DESC"
     order = f"{by} IS NULL, {by} {way}, comparisons.number DESC, runs.number"
@@ -87,27 +91,34 @@ def page(connection: sqlite3.Connection, query: RunQuery) -> RunPage:
     return RunPage(total, tuple(_row(connection, row["run"]) for row in found))
 
 
-def choices(connection: sqlite3.Connection) -> dict[str, list[tuple[str, int]]]:
+def choices(connection: sqlite3.Connection, seen_by: str | None = None) -> dict[str, list[tuple[str, int]]]:
     """The values of every filter with the number of runs, by name."""
+    seen, values = ("", []) if seen_by is None else (SEEN, [seen_by])
     return {
         name: [
             (str(row[0]), int(row[1]))
-            for row in connection.execute(f"SELECT {column}, count(*) {_LISTED} GROUP BY 1 ORDER BY 1")
+            for row in connection.execute(f"SELECT {column}, count(*) {_LISTED} {seen} GROUP BY 1 ORDER BY 1", values)
         ]
         for name, column in FILTERS.items()
     }
 
 
-def _conditions(query: RunQuery) -> tuple[str, list[Any]]:
-    parts, values = [], []
+def _conditions(query: RunQuery, seen_by: str | None) -> tuple[str, list[Any]]:
+    parts: list[str] = []
+    values: list[Any] = []
+    text, before = _TEXT, []
+    if seen_by is not None:
+        parts.append(f" {SEEN}")
+        values.append(seen_by)
+        text, before = _TEXT_SEEN, [seen_by] * len(_NOTES)
     for name, column in FILTERS.items():
         if wanted := getattr(query, name):
             parts.append(f" AND {column} = ?")
             values.append(wanted)
     for word in query.search.split():
-        parts.append(f" AND {_TEXT} LIKE ? ESCAPE '\\'")
+        parts.append(f" AND {text} LIKE ? ESCAPE '\\'")
         escaped = word.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-        values.append(f"%{escaped}%")
+        values += [*before, f"%{escaped}%"]
     return "".join(parts), values
 
 

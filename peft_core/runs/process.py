@@ -54,6 +54,7 @@ _PASSED_PREFIXES = ("LC_", "CUDA", "NVIDIA_", "RANKLAB_")
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 """Passed in both cases of their letters, but for one that holds a name and password."""
 _SECRET = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "KEY", "AUTH")
+_NO_LOGIN = "HF_HUB_DISABLE_IMPLICIT_TOKEN"
 
 
 def worker_environment(environment: Mapping[str, str], threads: int) -> dict[str, str]:
@@ -63,6 +64,7 @@ def worker_environment(environment: Mapping[str, str], threads: int) -> dict[str
         for name, value in environment.items()
         if (name in _PASSED or name.startswith(_PASSED_PREFIXES)) and not any(word in name for word in _SECRET)
     }
+    passed |= {_NO_LOGIN: environment[_NO_LOGIN]} if _NO_LOGIN in environment else {}
     passed |= {name: value for name, value in environment.items() if name.upper() in _PROXIES and "@" not in value}
     package = str(Path(peft_core.__file__).parent.parent)
     passed["PYTHONPATH"] = os.pathsep.join(filter(None, (package, passed.get("PYTHONPATH"))))

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from peft_core.records import ComparisonRow, RunRow, RunState, View
-from peft_core.runs import folders, listing, rows, schema
+from peft_core.runs import folders, listing, rows, schema, visits
 from peft_core.runs.listing import RunPage, RunQuery
 from peft_core.runs.rows import UNFINISHED
+from peft_core.runs.visits import Visit
 
 
 class Reader:
@@ -21,13 +22,16 @@ class Reader:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def comparisons(self, newest: int | None = None) -> list[ComparisonRow]:
-        """All comparisons, the newest first. newest: only so many, and those that have not ended."""
-        wanted, values = "hidden = 0", []
+    def comparisons(self, newest: int | None = None, seen_by: str | None = None) -> list[ComparisonRow]:
+        """All comparisons, the newest first. newest: only so many, and those that have not ended. seen_by: a visitor
+        of a public page, and what that visitor may see."""
+        wanted = "hidden = 0" if seen_by is None else f"hidden = 0 {visits.SEEN}"
+        values: list[Any] = [] if seen_by is None else [seen_by]
         if newest is not None:
-            wanted += f""" AND (id IN (SELECT id FROM comparisons WHERE hidden = 0 ORDER BY number DESC LIMIT ?)
-                OR id IN (SELECT comparison FROM runs WHERE state IN ({marks(UNFINISHED)})))"""
-            values = [newest, *UNFINISHED]
+            newest_ones = f"SELECT id FROM comparisons WHERE {wanted} ORDER BY number DESC LIMIT ?"
+            unfinished = f"SELECT comparison FROM runs WHERE state IN ({marks(UNFINISHED)})"
+            wanted = f"{wanted} AND (id IN ({newest_ones}) OR id IN ({unfinished}))"
+            values = [*values, *values, newest, *UNFINISHED]
         return self._comparisons(wanted, values)
 
     def hidden(self) -> list[ComparisonRow]:
@@ -49,10 +53,10 @@ class Reader:
             found = connection.execute(query, values).fetchall()
         return [rows.comparison_row(row, figures.get(row["id"], [])) for row in found]
 
-    def list_runs(self, query: RunQuery) -> RunPage:
-        """One page of all runs that are shown."""
+    def list_runs(self, query: RunQuery, seen_by: str | None = None) -> RunPage:
+        """One page of all runs that are shown, or that a visitor may see."""
         with self._reading() as connection:
-            return listing.page(connection, query)
+            return listing.page(connection, query, seen_by)
 
     def states(self) -> dict[RunState, int]:
         """How many runs are in each state, from an index alone."""
@@ -60,10 +64,25 @@ class Reader:
         with self._reading() as connection:
             return {RunState(row[0]): int(row[1]) for row in connection.execute(query)}
 
-    def choices(self) -> dict[str, list[tuple[str, int]]]:
+    def choices(self, seen_by: str | None = None) -> dict[str, list[tuple[str, int]]]:
         """What runs can be filtered by: for each of `listing.FILTERS` its values with their counts."""
         with self._reading() as connection:
-            return listing.choices(connection)
+            return listing.choices(connection, seen_by)
+
+    def visit_of(self, comparison_id: str) -> Visit | None:
+        """Who asked for a comparison on a public page; None where nobody did."""
+        with self._reading() as connection:
+            return visits.visit_of(connection, comparison_id)
+
+    def unfinished_visits(self) -> list[Visit]:
+        """Who asked for the comparisons that have not ended, once for each."""
+        with self._reading() as connection:
+            return visits.unfinished(connection)
+
+    def ended_visits_beyond(self, kept: int) -> list[str]:
+        """The ids of visitors' comparisons that have ended, without the newest `kept`."""
+        with self._reading() as connection:
+            return visits.ended_beyond(connection, kept)
 
     def notes(self, run: str) -> tuple[str, str]:
         """The notes on a run and on its comparison."""

@@ -69,6 +69,14 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """CREATE INDEX runs_listed
             ON runs(comparison, number, run, label, method_id, seed, state, score, note)""",
     ),
+    (
+        """CREATE TABLE visits (
+            comparison TEXT PRIMARY KEY REFERENCES comparisons(id) ON DELETE CASCADE,
+            visitor TEXT NOT NULL,
+            address TEXT NOT NULL,
+            private INTEGER NOT NULL)""",
+        "CREATE INDEX visits_listed ON visits(comparison, visitor, private)",
+    ),
 )
 
 

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from peft_core.records import ComparisonSpec, RunState, StateRecord, run_specs
-from peft_core.runs import folders, schema
+from peft_core.runs import folders, schema, visits
 from peft_core.runs.errors import DiskFull, Refused, StoreBusy
 from peft_core.runs.health import BUSY
 from peft_core.runs.reader import Reader, marks
 from peft_core.runs.rows import LIVE, NEXT, RESUMABLE, UNFINISHED
+from peft_core.runs.visits import Visit
 
 R = TypeVar("R")
 FACTS = ("plan", "environment", "baseline_score", "metric", "message")
@@ -63,8 +64,8 @@ class Store(Reader):
 
     # --- writing ------------------------------------------------------------------------------------------------
 
-    def add(self, spec: ComparisonSpec, owner: str) -> str:
-        """Store a comparison with all of its runs queued; return its new id."""
+    def add(self, spec: ComparisonSpec, owner: str, visit: Visit | None = None) -> str:
+        """Store a comparison with all of its runs queued; return its new id. visit: who asked for it."""
 
         def change(connection: sqlite3.Connection) -> str:
             comparison_id = folders.new_id()
@@ -80,6 +81,8 @@ class Store(Reader):
                     "VALUES (?, ?, ?, ?, ?, ?, 'queued')",
                     (run.run, comparison_id, number, run.label, run.method.model_dump_json(), run.seed),
                 )
+            if visit is not None:
+                visits.keep(connection, comparison_id, visit)
             return comparison_id
 
         return self._write(change)

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-from peft_core.records import ComparisonRow, ComparisonSpec, InputError, RunState, View
+from peft_core.records import ComparisonRow, ComparisonSpec, InputError, RunState, View, public_mode
 from peft_core.runs import folders
 from peft_core.runs import job as jobs
 from peft_core.runs.begun import keep_starts, with_starts
@@ -36,6 +36,7 @@ from peft_core.runs.process import ProcessExecutor
 from peft_core.runs.rows import RESUMABLE
 from peft_core.runs.scheduler import Scheduler
 from peft_core.runs.store import Store
+from peft_core.runs.visits import Visit
 
 log = logging.getLogger(__name__)
 
@@ -107,8 +108,8 @@ class Supervisor:
 
     # --- what can be asked for ----------------------------------------------------------------------------------
 
-    def submit(self, spec: ComparisonSpec) -> str:
-        """Store a comparison and train it as soon as its turn comes; return its id.
+    def submit(self, spec: ComparisonSpec, visit: Visit | None = None) -> str:
+        """Store a comparison and train it as soon as its turn comes; return its id. visit: who asked for it.
 
         Raises:
             InputError: it cannot run. QueueFull: too many wait. DiskFull: there is too little room. Nothing is stored.
@@ -118,7 +119,7 @@ class Supervisor:
         self._make_sure_of_room()
         with self._scheduler.lock:
             self._scheduler.make_sure_of_place()
-            comparison_id = self._store.add(spec, self._ownership.name)
+            comparison_id = self._store.add(spec, self._ownership.name, visit)
             try:
                 keep_starts(self.home, comparison_id, spec, self._store.view)
             except BaseException:
@@ -230,21 +231,34 @@ class Supervisor:
         """All comparisons, the newest first."""
         return self._board.comparisons()
 
-    def recent(self, newest: int) -> list[ComparisonRow]:
-        """The newest comparisons and all that have not ended, the newest first; quick however many there are."""
-        return self._board.recent(newest)
+    def recent(self, newest: int, seen_by: str | None = None) -> list[ComparisonRow]:
+        """The newest comparisons and all that have not ended, the newest first; quick however many there are.
+        seen_by: a visitor, and only what that visitor may see."""
+        return self._board.recent(newest, seen_by)
 
     def hidden(self) -> list[tuple[ComparisonRow, float]]:
         """Deleted comparisons that can still be brought back, with the seconds left."""
         return self._bin.content()
 
-    def list_runs(self, query: RunQuery) -> RunPage:
-        """One page of all runs of all comparisons."""
-        return self._store.list_runs(query)
+    def list_runs(self, query: RunQuery, seen_by: str | None = None) -> RunPage:
+        """One page of all runs of all comparisons, or of those that a visitor may see."""
+        return self._store.list_runs(query, seen_by)
 
-    def choices(self) -> dict[str, list[tuple[str, int]]]:
+    def choices(self, seen_by: str | None = None) -> dict[str, list[tuple[str, int]]]:
         """What `list_runs` can be filtered by, with the number of runs."""
-        return self._store.choices()
+        return self._store.choices(seen_by)
+
+    def visit_of(self, comparison_id: str) -> Visit | None:
+        """Who asked for a comparison on a public page."""
+        return self._store.visit_of(comparison_id)
+
+    def unfinished_visits(self) -> list[Visit]:
+        """Who asked for the comparisons that have not ended."""
+        return self._store.unfinished_visits()
+
+    def ended_visits_beyond(self, kept: int) -> list[str]:
+        """Visitors' comparisons that have ended, without the newest `kept`."""
+        return self._store.ended_visits_beyond(kept)
 
     def view_of_run(self, run: str, after: int = 0) -> View:
         """One run with its own events after `after`, but for the changes of its state."""
@@ -315,7 +329,8 @@ class Supervisor:
     def _make_sure_of_room(self) -> None:
         free = folders.free_bytes(self.home)
         if free < self.limits.free:
+            where = "" if public_mode() else f" of {self.home}"
             raise DiskFull(
-                f"Only {free // 2**20} MB are free on the disk of {self.home} and {self.limits.free // 2**20} MB are "
+                f"Only {free // 2**20} MB are free on the disk{where} and {self.limits.free // 2**20} MB are "
                 "needed to start; delete runs that are not needed any more."
             )

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from peft_core.records import InputError
+from peft_core.records import InputError, upload_path
 from peft_core.tasks._contract import Task
 from peft_core.tasks._images import IMAGE_OPTIONS, ImageFiles, is_image_folder
 from peft_core.tasks._table_task import COLUMN_OPTIONS, ROW_OPTIONS, Description, TableTask
@@ -44,6 +44,10 @@ def resolved(task: str, options: Mapping[str, Any]) -> Task | None:
         from peft_core.tasks._hub_task import hub_task
 
         return hub_task(task, options)
+    if (kept := upload_path(task)) is not None:
+        if not _exists(kept):
+            raise InputError("task", task, "this file is not kept any more; upload it again")
+        return local_task(task, kept, options)
     path = Path(task).expanduser()
     data = os.environ.get("RANKLAB_DATA")
     for candidate in (path, Path(data).expanduser() / path) if data else (path,):

@@ -146,17 +146,6 @@ def test_a_live_comparison_is_not_deleted(client: TestClient, supervisor: Superv
     supervisor.cancel(made)
 
 
-def test_on_a_public_page_visitors_change_nothing_of_others(
-    client: TestClient, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = finished(supervisor)
-    monkeypatch.setenv("RANKLAB_PUBLIC", "1")
-    for path in ("delete", "note"):
-        assert "public page" in post(client, path, id=made, text="x")["errors"][0]["message"]
-    assert get(client, "run", id=f"{made}-0")["fixed"] is True
-    assert get(client, "list")["total"] == 2
-
-
 def ready(client: TestClient, job: str) -> dict[str, Any]:
     until(lambda: get(client, "exported", job=job)["state"] != "waiting", 10)
     return get(client, "exported", job=job)

@@ -46,7 +46,7 @@ export class RunPanel {
     const report = h("a", { href: `ranklab/download?${new URLSearchParams({ id: found.comparison, format: "html" })}`, download: "" }, "Report");
     const learned = learnedRanks(found) ? h("button.rl-button.rl-small.rl-learned", { type: "button", title: "Fills the form of the Compare tab: this method beside LoRA with the rank that it learned for each map", onclick: () => this.act(() => this.retrain(found)) }, "Train LoRA at its ranks") : null;
     const resume = found.resumable ? h("button.rl-button.rl-small", { type: "button", onclick: () => this.act(() => post("resume", { id: found.run }), "Queued again; it goes on from its last checkpoint.") }, "Resume") : null;
-    return h("div.rl-row-of", {}, show, resume, learned, report, found.fixed ? null : this.remover(found));
+    return h("div.rl-row-of", {}, show, resume, learned, ...(found.fixed ? [] : [report, this.remover(found)]));
   }
 
   /** Its comparison's form, with its own method and LoRA of the ranks that it has learned. */

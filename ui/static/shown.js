@@ -60,7 +60,7 @@ export class Drawing {
   downloads() {
     const reference = this.find(".rl-reference").value;
     const link = ([format, name]) => h("a", { href: `ranklab/download?${new URLSearchParams({ id: this.shown.id, format, reference })}`, download: "" }, name);
-    this.find(".rl-downloads").replaceChildren(...Object.entries(FORMATS).map(link));
+    this.find(".rl-downloads").replaceChildren(...(this.shown.own === false ? [] : Object.entries(FORMATS)).map(link));
   }
 
   status() {
@@ -77,9 +77,9 @@ export class Drawing {
     progress.firstElementChild.style.width = `${percent}%`;
     this.find(".rl-again").hidden = !shown.ended;
     this.find(".rl-again").disabled = false;
-    this.find(".rl-stop").hidden = shown.ended;
+    this.find(".rl-stop").hidden = shown.ended || shown.own === false; // another visitor's
     this.find(".rl-stop").disabled = shown.state === "stopping";
-    this.find(".rl-resume").hidden = shown.shipped || !["cancelled", "interrupted", "failed"].includes(shown.state);
+    this.find(".rl-resume").hidden = shown.shipped || shown.own === false || !["cancelled", "interrupted", "failed"].includes(shown.state);
     this.find('[data-chart="score"] .rl-title').textContent = words(shown.metric ?? "score");
     this.find(".rl-frozen").replaceChildren(...frozen(shown));
   }
