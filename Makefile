@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 CORES := $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: app compare test test-unit test-alone lint setup chromium clean
+.PHONY: app compare test test-unit test-alone lint setup chromium clean soak
 
 .venv/app: requirements.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -40,3 +40,7 @@ test: setup lint
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# 200 real runs in a row on the real page; its memory every 10 runs.
+soak: .venv/app
+	$(BIN)/python scripts/soak.py

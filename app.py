@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import logging
 
+from peft_core.runs import Refused
 from ui import launch
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    launch()
+    try:
+        launch()
+    except Refused as error:  # another server works on the folder, or its store cannot be used
+        raise SystemExit(str(error)) from None

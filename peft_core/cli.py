@@ -35,6 +35,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(error, file=sys.stderr)
         return BAD_INPUT
+    except RuntimeError as error:
+        from peft_core.runs import Refused
+
+        if not isinstance(error, Refused):
+            raise
+        print(error, file=sys.stderr)  # the store cannot be used, the disk is full, what was asked for is at work
+        return BAD_INPUT
     except KeyboardInterrupt:
         return CANCELLED
     except BrokenPipeError:

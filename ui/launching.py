@@ -128,12 +128,15 @@ def launch(host: str | None = None, port: int | None = None) -> None:
         page, address = serve(supervisor, engine, shipped_example(), uploads, host, chosen, more)
         log.warning("RankLab is on %s", address)
         _wait()
+        ending = threading.Thread(target=supervisor.close, name="ending")
+        ending.start()  # before all else: nothing new starts, and workers save while the page closes
         page.close()
         exports.close()
         pushes.close()
         commands.close()
         tries.close()
         models.close()
+        ending.join()
 
 
 def _wait() -> None:
