@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -77,6 +78,13 @@ def fill(file: Path) -> int:
     return file.stat().st_size
 
 
+def fill_but(file: Path, left: int) -> None:
+    """Write to a file until so many bytes are left on its disk."""
+    with file.open("ab", buffering=0) as opened:
+        while (free := shutil.disk_usage(file.parent).free) > left + 2**12:
+            opened.write(b"\xff" * min(2**20, free - left))
+
+
 @dataclass
 class Page:
     """The real page, `python app.py`, in a process of its own."""
@@ -86,10 +94,10 @@ class Page:
     home: Path
     log: Path
 
-    def get(self, path: str) -> dict[str, Any]:
+    def get(self, path: str) -> Any:
         return _answer(urllib.request.Request(self.address + path))
 
-    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    def post(self, path: str, body: dict[str, Any]) -> Any:
         headers = {"Content-Type": "application/json"}
         return _answer(urllib.request.Request(self.address + path, json.dumps(body).encode(), headers))
 
@@ -103,14 +111,12 @@ class Page:
         return [child.pid for child in children if "peft_core.runs.worker" in " ".join(child.cmdline())]
 
 
-def _answer(request: urllib.request.Request) -> dict[str, Any]:
+def _answer(request: urllib.request.Request) -> Any:
     def refuse(name: str) -> None:
         raise AssertionError(f"{name} is no strict JSON")
 
     with urllib.request.urlopen(request, timeout=30) as answer:
-        found = json.loads(answer.read(), parse_constant=refuse)
-    assert isinstance(found, dict)
-    return found
+        return json.loads(answer.read(), parse_constant=refuse)
 
 
 def free_port() -> int:

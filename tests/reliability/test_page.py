@@ -108,7 +108,8 @@ def test_a_second_server_on_the_folder_says_so_and_exits(server, tmp_path):
 
 def test_two_comparisons_of_one_name_are_two(server):
     page = server.page()
-    one, two = page.start(LONG), page.start(LONG)
+    server.whole()
+    one, two = page.start(LONG), page.start(LONG)  # most likely they wait, and no worker is started for them
     assert one != two and shown(page, one)["title"] == shown(page, two)["title"]
     with Supervisor(server.home, executor="thread") as beside:
         assert beside.folder(one) != beside.folder(two)

@@ -15,7 +15,7 @@ from peft_core.report.html import report_html
 from peft_core.report.results import results_document
 from peft_core.runs import Limits, Supervisor
 from peft_core.training.checkpoint import read_checkpoint
-from tests.reliability.support import curve, fill, real, small_disk
+from tests.reliability.support import curve, fill_but, real, small_disk
 from tests.runs.support import reached, states, times_in_state, until
 from ui.service import payload
 
@@ -213,11 +213,9 @@ def test_a_full_disk_fails_the_run_that_writes_and_the_ones_beside_it_live(tmp_p
         small_disk(tmp_path / "small", 48) as home,
         Supervisor(home, executor="thread", limits=Limits(free=2**20)) as supervisor,
     ):
-        made = supervisor.submit(real("full", "bitfit", plan="apart", training={"steps": 60}))
+        made = supervisor.submit(real("full", "bitfit", plan="apart", training={"steps": 30}))
         reached(supervisor, made, 3, 60)
-        fill(home / "filler")
-        with (home / "filler").open("rb+") as file:
-            file.truncate((home / "filler").stat().st_size - 2 * 2**20)  # room for figures, not for 4 MB of weights
+        fill_but(home / "filler", 2 * 2**20)  # room for figures, not for 4 MB of weights
         elsewhere = tmp_path / "elsewhere"
         with Supervisor(elsewhere, executor="thread") as other:
             another = other.submit(real("head", training={"steps": 5}))
@@ -225,7 +223,7 @@ def test_a_full_disk_fails_the_run_that_writes_and_the_ones_beside_it_live(tmp_p
         assert supervisor.wait(made, 90)
         view = supervisor.view(made)
         assert states(view) == [RunState.FAILED, RunState.FINISHED]
-        assert view.runs[0].error == "disk full; delete runs that are not needed any more and resume"
+        assert view.runs[0].error.startswith("disk full; delete runs that are not needed any more")
         assert not list((supervisor.folder(view.runs[0].run) / "adapter").glob(".*")), "no half file is left"
         (home / "filler").unlink()
         supervisor.resume(made)
