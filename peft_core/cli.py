@@ -36,9 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return BAD_INPUT
     except RuntimeError as error:
-        from peft_core.runs import Refused
-
-        if not isinstance(error, Refused):
+        if not importlib.import_module("peft_core.commands._refused").is_refusal(error):
             raise
         print(error, file=sys.stderr)  # the store cannot be used, the disk is full, what was asked for is at work
         return BAD_INPUT

@@ -15,7 +15,7 @@ LIMITS = Limits(**{**vars(QUICK), "free": FLOOR})
 
 
 def test_a_full_disk_costs_the_run_at_work_and_starts_are_refused_under_a_floor(tmp_path):
-    with small_disk(tmp_path / "small", 12) as home, supervise(home, limits=LIMITS) as supervisor:
+    with small_disk(tmp_path / "small", 32) as home, supervise(home, limits=LIMITS) as supervisor:
         long = supervisor.submit(comparison(methods=2, steps=400))
         reached(supervisor, long, 5)
         assert (home / "reserve").stat().st_size == 4 * 2**20
@@ -35,4 +35,5 @@ def test_a_full_disk_costs_the_run_at_work_and_starts_are_refused_under_a_floor(
             assert steps_of(view, number) == list(range(1, run.step + 1)), "the history is whole as far as it goes"
         supervisor.resume(long)
         assert supervisor.wait(long, 30)
-        assert states(supervisor.view(long)) == [RunState.FINISHED] * 2
+        view = supervisor.view(long)
+        assert states(view) == [RunState.FINISHED] * 2, [run.error for run in view.runs]
