@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 CORES := $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: app audit compare test test-unit test-alone lint setup chromium clean
+.PHONY: app audit compare test test-unit test-alone lint setup chromium clean soak
 
 NEEDED := RankLab needs Python 3.11, 3.12 or 3.13
 HINT := name one with make app PYTHON=/path/to/python
@@ -56,3 +56,7 @@ test: setup lint
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# 200 real runs in a row on the real page; its memory every 10 runs.
+soak: .venv/app
+	$(BIN)/python scripts/soak.py

@@ -35,6 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(error, file=sys.stderr)
         return BAD_INPUT
+    except RuntimeError as error:
+        if not importlib.import_module("peft_core.commands._refused").is_refusal(error):
+            raise
+        print(error, file=sys.stderr)  # the store cannot be used, the disk is full, what was asked for is at work
+        return BAD_INPUT
     except KeyboardInterrupt:
         return CANCELLED
     except BrokenPipeError:

@@ -174,12 +174,15 @@ def launch(settings: Settings) -> None:
         )
         log.warning("RankLab is on %s", address)
         _wait()
+        ending = threading.Thread(target=supervisor.close, name="ending")
+        ending.start()  # before all else: nothing new starts, and workers save while the page closes
         page.close()
         exports.close()
         pushes.close()
         commands.close()
         tries.close()
         models.close()
+        ending.join()
 
 
 def supervise(home: Path, settings: Settings, house: House) -> Supervisor:

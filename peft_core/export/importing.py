@@ -34,7 +34,7 @@ from peft_core.records import (
     RunResult,
     Site,
 )
-from peft_core.training.native import ADAPTER, CONFIG, HEAD, TASKS, TaskFacts
+from peft_core.training.native import ADAPTER, CONFIG, HEAD, TASKS, TaskFacts, write_sums
 
 PROBLEMS: dict[str | None, Problem] = {
     None: "classification",
@@ -70,6 +70,7 @@ class Imported:
         to.mkdir(parents=True, exist_ok=True)
         self.values(to)
         _describe(self.recipe, to)
+        write_sums(to)
 
 
 def read_adapter(folder: Path, model: str | None = None) -> Imported:

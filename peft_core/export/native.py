@@ -19,7 +19,7 @@ from peft_core.export.folders import read_json, sha256, write_json
 from peft_core.export.recipe import Recipe, Trained, rebuild, rebuild_update
 from peft_core.methods._masks import GENERATOR_VERSION
 from peft_core.records import Frozen, InputError, checked
-from peft_core.training.native import ADAPTER, CONFIG, HEAD
+from peft_core.training.native import ADAPTER, CONFIG, HEAD, check_sums
 
 VERSION = 1
 RESULT = "result.json"
@@ -41,6 +41,7 @@ def save_native(recipe: Recipe, adapter: Path, folder: Path) -> None:
 
     Of a model in a folder of the user's only the folder's name is written, and the checksum of its weights.
     """
+    check_sums(adapter)
     for name in (ADAPTER, HEAD):
         shutil.copyfile(adapter / name, folder / name)
     described = Description(

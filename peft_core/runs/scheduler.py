@@ -109,7 +109,8 @@ class Scheduler:
 
     def wait_for_release(self, comparison_id: str, runs: Sequence[str]) -> None:
         """Wait a moment while a worker still holds one of these runs that has ended: its end is stored before it is
-        let go."""
+        let go. What broke before is settled first, so that it cannot end what is queued now."""
+        self._fail_what_broke()
         deadline = time.monotonic() + RELEASE_SECONDS
         while time.monotonic() < deadline:
             ended = {run.run for run in self._store.runs(comparison_id) if run.state.ended}
@@ -245,5 +246,5 @@ class Scheduler:
             self._store.apply(comparison_id, [ended_as(run, RunState.FAILED, error) for run in left])
             self._store.release(comparison_id)
             with self.lock:
-                self._to_fail.pop(comparison_id)
+                self._to_fail.pop(comparison_id, None)
             self._board.refresh(comparison_id)

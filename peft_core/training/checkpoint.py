@@ -56,12 +56,19 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.close(folder)
 
 
+def sweep(folder: Path) -> None:
+    """Removes what a killed process has left half written. For a folder that only the caller writes to."""
+    for left in folder.glob(".*.tmp"):
+        left.unlink(missing_ok=True)
+
+
 def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Path:
     """Writes the checkpoint of a step and removes all but the last two."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(dict(state), sort_keys=True, allow_nan=False)
     header = {"step": str(step), "state": text, "sha256": _digest(step, text, plain)}
     path = folder / f"step-{step:09d}.safetensors"
+    sweep(folder)
     write_atomically(path, save(plain, metadata=header))
     for old in sorted(folder.glob("step-*.safetensors"))[:-KEEP]:
         old.unlink(missing_ok=True)
@@ -89,12 +96,14 @@ def read_checkpoint(path: Path) -> Checkpoint:
 def latest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint that is whole, and a sentence for every newer one that is not."""
     said: list[str] = []
-    for path in sorted(folder.glob("step-*.safetensors"), reverse=True):
+    paths = sorted(folder.glob("step-*.safetensors"), reverse=True)
+    for number, path in enumerate(paths, start=1):
         try:
             return read_checkpoint(path), said
         except DamagedCheckpointError as error:
             logger.warning("%s", error)
-            said.append(f"{error}; the one before it was used")
+            instead = "the one before it was used" if number < len(paths) else "there is none before it: it began anew"
+            said.append(f"{error}; {instead}")
     return None, said
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,11 +16,13 @@ from peft_core.methods import Attached, MethodConfig
 from peft_core.methods._masks import GENERATOR_VERSION
 from peft_core.records import Frozen, InputError, Problem, RunSpec
 from peft_core.tasks import TaskInfo
-from peft_core.training.checkpoint import write_atomically
+from peft_core.training.checkpoint import sweep, write_atomically
 from peft_core.training.reading import Reading
 
 ADAPTER, HEAD, CONFIG = "adapter.safetensors", "head.safetensors", "adapter.json"
 TASKS = "tasks.json"
+SUMS = "SHA256SUMS"
+"""SHA-256 of the files above, a line each as `sha256sum --check` reads them."""
 
 
 class TaskFacts(Frozen):
@@ -53,10 +56,27 @@ def save_adapter(folder: Path, spec: RunSpec, config: MethodConfig, attached: At
         "seed": spec.seed,
         "masks": GENERATOR_VERSION,
     }
-    write_atomically(folder / ADAPTER, save(attached.stored()))
-    write_atomically(folder / HEAD, save(attached.stored_head()))
-    write_atomically(folder / CONFIG, json.dumps(described, separators=(",", ":")).encode())
-    return sum((folder / name).stat().st_size for name in (ADAPTER, CONFIG)), (folder / HEAD).stat().st_size
+    content = {
+        ADAPTER: save(attached.stored()),
+        HEAD: save(attached.stored_head()),
+        CONFIG: json.dumps(described, separators=(",", ":")).encode(),
+    }
+    sweep(folder)
+    (folder / SUMS).unlink(missing_ok=True)  # a kill in between leaves files without sums, not sums of other files
+    for name, data in content.items():
+        write_atomically(folder / name, data)
+    write_sums(folder)
+    return len(content[ADAPTER]) + len(content[CONFIG]), len(content[HEAD])
+
+
+def write_sums(folder: Path) -> None:
+    """Notes the checksums of an adapter folder's files."""
+    sums = [f"{_sha256(folder / name)}  {name}\n" for name in (ADAPTER, HEAD, CONFIG)]
+    write_atomically(folder / SUMS, "".join(sums).encode())
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def save_tasks(folder: Path, tasks: Sequence[TaskFacts]) -> None:
@@ -78,11 +98,12 @@ def read_tensors(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The stored tensors of a run's adapter, and those of its head.
 
     Raises:
-        InputError: the folder does not hold them, they cannot be read, or they were drawn by another version of the
-            mask generator.
+        InputError: the folder does not hold them, they are not as they were written, or they were drawn by another
+            version of the mask generator.
     """
     if not (folder / CONFIG).is_file():
         raise InputError("adapter", str(folder), f"it must be a folder with {ADAPTER}, {HEAD} and {CONFIG}")
+    check_sums(folder)
     try:
         version = json.loads((folder / CONFIG).read_text()).get("masks")
         tensors, head = load_file(folder / ADAPTER), load_file(folder / HEAD)
@@ -91,3 +112,23 @@ def read_tensors(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     if version != GENERATOR_VERSION:
         raise InputError("adapter", version, f"its masks must be of generator version {GENERATOR_VERSION}")
     return tensors, head
+
+
+def check_sums(folder: Path) -> None:
+    """Compares an adapter folder's files with the checksums beside them; one from before there were any has none.
+
+    Raises:
+        InputError: a file is damaged or missing; which one.
+    """
+    try:
+        lines = (folder / SUMS).read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return
+    noted = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    for name in (ADAPTER, HEAD, CONFIG):
+        try:
+            found = _sha256(folder / name)
+        except OSError as error:
+            raise InputError("adapter", str(folder), f"its file {name} cannot be read ({error.strerror})") from None
+        if noted.get(name) != found:
+            raise InputError("adapter", str(folder), f"its file {name} is damaged: the checksum does not fit")

@@ -114,10 +114,13 @@ def test_wrong_ids_and_taken_folders_are_refused(store, tmp_path, capsys):
 def test_values_that_are_not_finite_leave_nothing_behind(store, tmp_path, capsys):
     from safetensors.torch import load_file, save_file
 
+    from peft_core.training.native import write_sums
+
     file = store.home / "comparisons" / store.id / store.runs[LORA] / "adapter" / "adapter.safetensors"
     tensors = load_file(file)
     next(iter(tensors.values()))[0, 0] = float("nan")
     save_file(tensors, file)
+    write_sums(file.parent)
     for kind in ("peft", "merged"):
         assert "not finite" in refused(capsys, store.runs[LORA], "--format", kind, "--to", str(tmp_path / "out"))
         assert not list(tmp_path.glob("*out*"))
@@ -126,6 +129,9 @@ def test_values_that_are_not_finite_leave_nothing_behind(store, tmp_path, capsys
 def test_a_damaged_run_folder_is_a_sentence(store, tmp_path, capsys):
     file = store.home / "comparisons" / store.id / store.runs[LORA] / "adapter" / "head.safetensors"
     file.write_bytes(file.read_bytes()[:100])
+    said = refused(capsys, store.runs[LORA], "--format", "native", "--to", str(tmp_path / "out"))
+    assert "its file head.safetensors is damaged: the checksum does not fit" in said
+    (file.parent / "SHA256SUMS").unlink()  # as a folder from before there were any
     assert "cannot be read" in refused(capsys, store.runs[LORA], "--format", "native", "--to", str(tmp_path / "out"))
 
 

@@ -267,11 +267,14 @@ def test_an_adapter_of_others_answers_by_the_numbers_of_its_classes(stored, tmp_
 def test_answers_that_are_not_finite_are_refused(stored, tmp_path, capsys):
     from safetensors.torch import load_file, save_file
 
+    from peft_core.training.native import write_sums
+
     run = stored["acceptability"]
     file = tmp_path / "store" / "comparisons" / run / f"{run}-0" / "adapter" / "head.safetensors"
     tensors = load_file(file)
     next(iter(tensors.values())).fill_(float("nan"))
     save_file(tensors, file)
+    write_sums(file.parent)
     assert main(["predict", run, "--text", "a dog", "--json"]) == 2
     said = capsys.readouterr()
     assert "not finite" in said.err and said.out == ""

@@ -44,6 +44,8 @@ def train_comparison(spec, runs, *, folder, emit, notice, stop, resume, plan=Non
         runs = [run for run in runs if plan.share_of(run.run) == 0]
     assert {plan.share_of(run.run) for run in runs} == {share}
     notice({"environment": dict(os.environ) if options.get("show_environment") else {"heat": float("nan")}})
+    if options.get("show_clock"):
+        notice({"environment": {"clock": [time.time()]}})
     notice({"metric": "accuracy", "baseline_score": 0.5})
     at = {}
     for run in runs:
@@ -97,6 +99,12 @@ def out_of_memory_on_device():
     raise MemoryError
 
 
+def hoard():
+    """Take memory until the system refuses it, or ends the process; at most 4 GiB."""
+    held = [b"\1" * 2**20 for _ in range(4096)]
+    raise AssertionError(f"{len(held)} MiB were to be had")
+
+
 def disk_full():
     raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -121,6 +129,7 @@ FAULTS = {
     "raise": lambda: 1 // 0,
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "memory": out_of_memory_on_device,
+    "hoard": hoard,
     "disk": disk_full,
     "hang": lambda: time.sleep(60),
     "deaf": lambda: time.sleep(60),
