@@ -1,7 +1,7 @@
 // A look at a task's rows: upload, guessed columns to correct, label balance, token lengths, first rows.
 
 import { fieldInput } from "./fields.js";
-import { bytes, h, has, post, Refusal, whole, words } from "./util.js";
+import { bytes, h, has, isAnswer, post, Refusal, whole, words } from "./util.js";
 
 const PAUSE = 700, SHOWN_LABELS = 12, SHOWN_CELL = 140;
 const ROLES = { kind: "kind of task", text2: "second text", answers: "answers", target: "text to write" };
@@ -115,7 +115,7 @@ export class Data {
       this.found = { ...found, of: question.task };
       parts = this.parts(this.found);
     } catch (error) {
-      if (!(error instanceof Refusal || error instanceof TypeError)) throw error;
+      if (!isAnswer(error)) throw error;
       if (asked !== this.asked) return;
       parts = [h("p.rl-error", {}, error instanceof Refusal ? error.message : "The server does not answer.")];
     }

@@ -2,7 +2,7 @@
 
 import { percent } from "./answers.js";
 import { what } from "./define.js";
-import { breakable, fixed, get, h, has, post, Refusal, swatch } from "./util.js";
+import { breakable, fixed, get, h, has, isAnswer, post, Refusal, swatch } from "./util.js";
 
 const LOOK = 700; // milliseconds between looks at a table that is made
 const PAGE = 20;
@@ -151,7 +151,7 @@ export class Differ {
 
   complain(error) {
     this.show("failed", error instanceof Refusal ? error.message : "The server does not answer.");
-    if (!(error instanceof Refusal || error instanceof TypeError)) throw error;
+    if (!isAnswer(error)) throw error;
   }
 }
 

@@ -3,7 +3,7 @@
 import { read, write } from "./address.js";
 import { LESSONS, nearest } from "./learn_lessons.js";
 import { explain, term } from "./playground_terms.js";
-import { fillForm, fixed, h, Refusal, swatch } from "./util.js";
+import { fillForm, fixed, h, isAnswer, Refusal, swatch } from "./util.js";
 
 const KEPT = "ranklab-lessons";
 const PATIENCE = 30; // seconds of training after which the finished comparison is offered
@@ -138,7 +138,7 @@ class Learn {
       this.reveal(lesson, said, found, (performance.now() - begin) / 1000);
     } catch (error) {
       if (abort.signal.aborted) return;
-      if (!(error instanceof Refusal || error instanceof TypeError)) throw error;
+      if (!isAnswer(error)) throw error;
       this.status.textContent = "";
       this.problem.textContent = error instanceof Refusal ? error.message : "The server does not answer; try again.";
       this.instead.hidden = !lesson.instead;

@@ -1,7 +1,7 @@
 // How a lesson gets its result: the playground's answers, fits as they come, and a comparison that is trained now.
 
 import { lines } from "./playground_fit.js";
-import { get, post, Refusal } from "./util.js";
+import { get, post, reached, Refusal } from "./util.js";
 
 const LOOK = 700; // milliseconds between looks at a comparison
 const ENDED = { failed: "The comparison failed", cancelled: "The comparison was stopped", interrupted: "The server was stopped in between" };
@@ -12,7 +12,7 @@ export const draws = (values, signal) => post("playground/draws", values, signal
 /** What every method of a fit has captured after the last step, with its description. */
 export async function fit(body, signal, progress) {
   const request = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), signal };
-  const response = await fetch("ranklab/playground/fit", request);
+  const response = await reached(fetch("ranklab/playground/fit", request));
   let described = null, captured = [];
   for await (const line of lines(response)) {
     if (line.errors) throw new Refusal(line.errors);

@@ -3,7 +3,7 @@
 import { Chart } from "./charts.js";
 import { keyOf } from "./define.js";
 import { Points } from "./points.js";
-import { get, h, has, read, Refusal, swatch, words } from "./util.js";
+import { get, h, has, Offline, reached, read, Refusal, swatch, words } from "./util.js";
 
 const MOST = 24;
 const QUANTITIES = { score: ["eval", "score"], loss: ["step", "loss"], rank: ["rank", "effective"] };
@@ -49,12 +49,12 @@ export class Overlay {
     const wanted = this.runs.map((run) => `${run}@${this.known.get(run)?.seq ?? 0}`);
     try {
       const query = new URLSearchParams(wanted.map((text) => ["run", text]));
-      const found = await read(await fetch(`ranklab/runs/curves?${query}`, { cache: "no-store" }));
+      const found = await read(await reached(fetch(`ranklab/runs/curves?${query}`, { cache: "no-store" })));
       this.merge(found);
     } catch (error) {
       if (error instanceof Refusal && this.runs.length > 1) await this.dropMissing();
       else if (error instanceof Refusal) this.forget(this.runs[0]);
-      else if (!(error instanceof TypeError)) throw error;
+      else if (!(error instanceof Offline)) throw error;
     }
     this.draw();
   }

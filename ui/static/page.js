@@ -5,7 +5,7 @@ import { plotly } from "./charts.js";
 import { Form } from "./form.js";
 import { Points } from "./points.js";
 import { Drawing } from "./shown.js";
-import { copy, get, h, has, post, read, Refusal } from "./util.js";
+import { copy, get, h, has, isAnswer, post, reached, read, Refusal } from "./util.js";
 
 const LIVE = 700, RESTING = 5000; // milliseconds between polls
 
@@ -24,7 +24,7 @@ class Page {
   async open() {
     if (window.matchMedia("(max-width: 820px)").matches) this.find(".rl-formbox").open = false;
     try {
-      const first = window.ranklabFirst ? await read(await window.ranklabFirst) : await get("view", named());
+      const first = window.ranklabFirst ? await read(await reached(window.ranklabFirst)) : await get("view", named());
       window.ranklabFirst = null;
       this.take(first);
     } catch (error) {
@@ -91,7 +91,7 @@ class Page {
       this.offline("");
     } catch (error) {
       this.offline(error instanceof Refusal ? error.message : "The server does not answer; trying again.");
-      if (!(error instanceof Refusal || error instanceof TypeError)) throw error;
+      if (!isAnswer(error)) throw error;
     }
     this.plan(this.shown?.id && !this.shown.ended ? LIVE : RESTING);
   }
@@ -190,7 +190,7 @@ class Page {
   }
 
   complain(error) {
-    if (!(error instanceof Refusal || error instanceof TypeError)) throw error;
+    if (!isAnswer(error)) throw error;
     this.complaint = error instanceof Refusal ? error.message : "The server does not answer; trying again.";
     this.message(this.complaint);
   }

@@ -2,7 +2,7 @@
 
 import { read, write } from "./address.js";
 import { figureTable, listOf, MEASURED, QUOTED, printedTable } from "./papers_tables.js";
-import { get, h, Refusal } from "./util.js";
+import { get, h, isAnswer, Refusal } from "./util.js";
 
 const WORDS = { paper: "paper", table: "table", task: "ptask", method: "pmethod" };
 const FIRST = { paper: "capaboost", table: "2", task: "", method: "" };
@@ -171,12 +171,12 @@ class Papers {
       drawMeasured(box, await get("measured"));
     } catch (error) {
       box.replaceChildren(h("p.rl-problem", {}, error instanceof Refusal ? error.message : "The server does not answer; close and open this again."));
-      if (!(error instanceof Refusal || error instanceof TypeError)) throw error;
+      if (!isAnswer(error)) throw error;
     }
   }
 
   complain(error) {
-    if (!(error instanceof Refusal || error instanceof TypeError)) throw error;
+    if (!isAnswer(error)) throw error;
     const element = this.find(".rl-offline");
     element.textContent = error instanceof Refusal ? error.message : "The server does not answer; reload the page to try again.";
     element.hidden = false;

@@ -1,6 +1,6 @@
 // The tables of the Papers tab. The first cell of every row is its mark.
 
-import { keyOf, what } from "./define.js";
+import { keyOf as definitionOf, what } from "./define.js";
 import { breakable, fixed, h, has, whole, words } from "./util.js";
 
 const ABOUT = { trainable_percent: "trainable %", flops_vs_lora: "FLOPs vs LoRA", trainable_params_millions: "trainable, M", inference_params_millions: "at inference, M", bit_level_storage_percent: "storage % (bits)", params_vs_lora_r8: "parameters vs LoRA r=8", rank: "r", d: "d", bottleneck: "bottleneck", orthogonality_loss: "orthogonality loss", rank_of_delta_w: "rank of ΔW" };
@@ -110,7 +110,7 @@ export function printedTable(rows, titles, sorted, redraw) {
     h("th.text", { scope: "col" }, h("span.pp-plain", {}, "source")),
     sorter("as printed", "text pp-wide", sorted, redraw), models ? sorter("model", "text", sorted, redraw) : null,
     ...facts.map((name) => sorter(name, "", sorted, redraw, aboutName(name), ABOUT_WHAT[name] ? what(ABOUT_WHAT[name]) : null)),
-    ...columns.map(([key, row]) => sorter(key, "", sorted, redraw, row.task.split("/").at(-1).replaceAll("_", " "), [what(keyOf(row.metric)), h("div.rl-sub.pp-metric", {}, words(row.metric))])),
+    ...columns.map(([key, row]) => sorter(key, "", sorted, redraw, row.task.split("/").at(-1).replaceAll("_", " "), [what(definitionOf(row.metric)), h("div.rl-sub.pp-metric", {}, words(row.metric))])),
   ];
   const body = lines.map((line) => h("tr", {},
     h("td.text", {}, quotedMark(line, { titles })),

@@ -5,7 +5,7 @@ import { FitTarget } from "./playground_fit.js";
 import { branchesChart, chartOf, spectrumChart } from "./playground_charts.js";
 import { explain, term } from "./playground_terms.js";
 import { drawTensors, drawUpdate, savers } from "./playground_pictures.js";
-import { fixed, h, post, Refusal, whole } from "./util.js";
+import { fixed, h, isAnswer, Offline, post, Refusal, whole } from "./util.js";
 
 const DEBOUNCE = 30, PATIENCE = 450; // milliseconds: from a slider's move to the question; until draws are counted
 const SIDES = [16, 32, 64, 128, 256, 512, 768];
@@ -142,14 +142,14 @@ class Playground {
       this.draw();
     } catch (error) {
       if (number !== this.number || error.name === "AbortError") return;
-      if (!(error instanceof Refusal || error instanceof TypeError)) throw error;
+      if (!isAnswer(error)) throw error;
       this.find(".pg-share").textContent = error instanceof Refusal ? error.message : "The draws were not counted: the server does not answer.";
     }
   }
 
   complain(error) {
     if (error instanceof Refusal) this.problems([], error.message);
-    else if (error instanceof TypeError) this.offline("The server does not answer; move a slider to try again.");
+    else if (error instanceof Offline) this.offline("The server does not answer; move a slider to try again.");
     else throw error;
   }
 

@@ -3,7 +3,7 @@
 import { read as address } from "./address.js";
 import { chartOf, fitChart } from "./playground_charts.js";
 import { term } from "./playground_terms.js";
-import { fixed, get, h, has, Refusal, swatch, whole } from "./util.js";
+import { fixed, get, h, has, isAnswer, reached, Refusal, swatch, whole } from "./util.js";
 
 const FIRST_LOOK = [
   { rank: 6, d: 1, sparsity: 0, masks: "random" },
@@ -173,7 +173,7 @@ export class FitTarget {
     this.state("Starting.");
     try {
       const request = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(this.asked()), signal: abort.signal };
-      const response = await fetch("ranklab/playground/fit", request);
+      const response = await reached(fetch("ranklab/playground/fit", request));
       for await (const line of lines(response)) {
         if (abort.signal.aborted) return;
         this.take(line);
@@ -213,7 +213,7 @@ export class FitTarget {
   }
 
   complain(error) {
-    if (!(error instanceof Refusal || error instanceof TypeError)) throw error;
+    if (!isAnswer(error)) throw error;
     this.error.textContent = error instanceof Refusal ? error.message : "The server does not answer; try again.";
     this.state("");
   }
@@ -244,7 +244,7 @@ export async function* lines(response) {
   const reader = response.body.getReader(), decoder = new TextDecoder();
   let rest = "";
   for (;;) {
-    const { done, value } = await reader.read();
+    const { done, value } = await reached(reader.read());
     rest += decoder.decode(value ?? new Uint8Array(), { stream: !done });
     const parts = rest.split("\n");
     rest = parts.pop();

@@ -1,6 +1,6 @@
 // "Push to the Hub" of one run: with a typed token, or on a public page with the visitor's own sign-in.
 
-import { get, h, post, Refusal } from "./util.js";
+import { get, h, isAnswer, post, Refusal } from "./util.js";
 
 const LOOK = 700; // milliseconds between looks at what is being made
 
@@ -58,7 +58,7 @@ async function push(body, button, state) {
     state.replaceChildren("Pushed to ", h("a", { href: address, target: "_blank", rel: "noopener" }, body.repository));
   } catch (error) {
     state.textContent = error instanceof Refusal ? error.message : "The server does not answer.";
-    if (!(error instanceof Refusal || error instanceof TypeError)) throw error;
+    if (!isAnswer(error)) throw error;
   } finally {
     button.disabled = false;
   }

@@ -2,7 +2,7 @@
 
 import { keyOf, what } from "./define.js";
 import { ended, pusher } from "./push.js";
-import { bytes, duration, fillForm, fixed, get, h, has, post, Refusal, short, signed, whole, words } from "./util.js";
+import { bytes, duration, fillForm, fixed, get, h, has, isAnswer, post, Refusal, short, signed, whole, words } from "./util.js";
 
 const KINDS = { native: "native: the smallest, for this project", peft: "peft: a LoRA folder of Hugging Face PEFT", merged: "merged: a whole model" };
 
@@ -20,7 +20,7 @@ export class RunPanel {
       if (this.run === run) this.draw(found);
     } catch (error) {
       this.root.replaceChildren(h("p.rl-problem", {}, error instanceof Refusal ? error.message : "The server does not answer."));
-      if (!(error instanceof Refusal || error instanceof TypeError)) throw error;
+      if (!isAnswer(error)) throw error;
     }
   }
 
@@ -77,7 +77,7 @@ export class RunPanel {
       this.onChange();
     } catch (error) {
       this.said.textContent = error instanceof Refusal ? error.message : "The server does not answer.";
-      if (!(error instanceof Refusal || error instanceof TypeError)) throw error;
+      if (!isAnswer(error)) throw error;
     }
   }
 
@@ -97,7 +97,7 @@ export class RunPanel {
         this.onChange();
       } catch (error) {
         state.textContent = error instanceof Refusal ? error.message : "not kept: the server does not answer";
-        if (!(error instanceof Refusal || error instanceof TypeError)) throw error;
+        if (!isAnswer(error)) throw error;
       }
     };
     box.addEventListener("input", () => {
@@ -131,7 +131,7 @@ export class RunPanel {
       link.click();
     } catch (error) {
       state.textContent = error instanceof Refusal ? error.message : "The server does not answer.";
-      if (!(error instanceof Refusal || error instanceof TypeError)) throw error;
+      if (!isAnswer(error)) throw error;
     } finally {
       button.disabled = false;
     }

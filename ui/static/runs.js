@@ -4,7 +4,7 @@ import * as address from "./address.js";
 import { what } from "./define.js";
 import { Overlay } from "./overlay.js";
 import { RunPanel } from "./runpanel.js";
-import { breakable, duration, fixed, get, h, has, post, Refusal, words } from "./util.js";
+import { breakable, duration, fixed, get, h, has, isAnswer, post, Refusal, words } from "./util.js";
 
 const LIVE = 1500, RESTING = 6000; // milliseconds between looks
 const PAGE = 25;
@@ -252,7 +252,7 @@ class Runs {
 
   complain(error) {
     this.say(error instanceof Refusal ? error.message : "The server does not answer; trying again.");
-    if (!(error instanceof Refusal || error instanceof TypeError)) throw error;
+    if (!isAnswer(error)) throw error;
   }
 }
 

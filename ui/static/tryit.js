@@ -4,7 +4,7 @@ import * as address from "./address.js";
 import { card } from "./answers.js";
 import { Asking } from "./asking.js";
 import { Differ } from "./differ.js";
-import { get, h, post, read, Refusal } from "./util.js";
+import { get, h, isAnswer, post, reached, read, Refusal } from "./util.js";
 
 const AGAIN = 3000; // milliseconds between looks while nothing has finished yet
 const VISITOR = crypto.getRandomValues(new Uint32Array(3)).join("-").slice(0, 40);
@@ -85,7 +85,7 @@ class Try {
     } catch (error) {
       if (turn !== this.opened) return;
       this.find(".rl-asking").replaceChildren(h("p.rl-problem", { role: "alert" }, error instanceof Refusal ? error.message : "The server does not answer."));
-      if (!(error instanceof Refusal || error instanceof TypeError)) throw error;
+      if (!isAnswer(error)) throw error;
     }
   }
 
@@ -114,7 +114,7 @@ class Try {
     } catch (error) {
       if (turn !== this.turn) return;
       this.asking.say(error instanceof Refusal ? error.message : "The server does not answer.");
-      if (!(error instanceof Refusal || error instanceof TypeError)) throw error;
+      if (!isAnswer(error)) throw error;
     } finally {
       if (turn === this.turn) this.find(".rl-answers").removeAttribute("aria-busy");
     }
@@ -134,14 +134,14 @@ class Try {
 
   complain(error) {
     this.say(error instanceof Refusal ? error.message : "The server does not answer.");
-    if (!(error instanceof Refusal || error instanceof TypeError)) throw error;
+    if (!isAnswer(error)) throw error;
   }
 }
 
 async function picture({ picture: file, drawn }, whom) {
   const query = new URLSearchParams({ ...whom, visitor: VISITOR, drawn: drawn ? 1 : 0 });
   const request = { method: "POST", headers: { "Content-Type": "application/octet-stream" }, body: file };
-  return read(await fetch(`ranklab/tryit/picture?${query}`, request));
+  return read(await reached(fetch(`ranklab/tryit/picture?${query}`, request)));
 }
 
 function menu(select, values, chosen) {

@@ -22,8 +22,19 @@ export class Refusal extends Error {
   }
 }
 
+/** No answer came, or none that can be read. */
+export class Offline extends Error {}
+
+/** What is promised of a request; where it breaks, that the server is not there. A request that was given up stays that. */
+export const reached = (promise) => promise.catch((error) => {
+  throw error.name === "AbortError" ? error : new Offline(error.message);
+});
+
+/** Whether an error is one to tell the visitor: a refusal, or no answer. Any other is a mistake of ours. */
+export const isAnswer = (error) => error instanceof Refusal || error instanceof Offline;
+
 export async function read(response) {
-  const data = await response.json();
+  const data = await reached(response.json());
   if (data?.errors) throw new Refusal(data.errors);
   if (!response.ok) throw new Refusal([{ field: "", message: data?.detail || "The server refused." }]);
   return data;
@@ -31,12 +42,12 @@ export async function read(response) {
 
 export async function get(path, query = {}) {
   const text = new URLSearchParams(query).toString();
-  return read(await fetch(`ranklab/${path}${text ? "?" + text : ""}`, { cache: "no-store" }));
+  return read(await reached(fetch(`ranklab/${path}${text ? "?" + text : ""}`, { cache: "no-store" })));
 }
 
 export async function post(path, body, signal) {
   const request = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), signal };
-  return read(await fetch(`ranklab/${path}`, request));
+  return read(await reached(fetch(`ranklab/${path}`, request)));
 }
 
 /** Fill the form of the Compare tab, whether that tab was opened before or not. */
