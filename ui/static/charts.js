@@ -36,7 +36,7 @@ export function paper() {
   const colours = palette();
   return {
     autosize: true,
-    margin: { l: 48, r: 14, t: 10, b: 38 },
+    margin: { l: 48, r: 14, t: 28, b: 38 }, // the buttons stand above the curves and their guides
     font: { family: "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", size: 12, color: colours.text },
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
