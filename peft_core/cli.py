@@ -239,11 +239,12 @@ def _add_bench(commands: argparse._SubParsersAction) -> None:
     parser = _command(commands, "bench", "measure side by side, as ratios from one process", "bench", "bench")
     parser.add_argument(
         "--what",
-        choices=("step", "memory", "rank", "plan", "inference", "page"),
+        choices=("step", "memory", "rank", "plan", "inference", "page", "app"),
         default="step",
         help="step: time and memory of a training step; memory: what lives in a step, by the number of branches; "
         "rank: the rank of an update from its factors beside an SVD; plan: a whole comparison, executed in every way; "
-        "inference: an adapter beside its backbone, and merged into it; page: the time bars of the page, in Chromium",
+        "inference: an adapter beside its backbone, and merged into it; page: the time bars of the page, in Chromium; "
+        "app: the page's server while many watch and two comparisons train",
     )
     parser.add_argument("--against", choices=("peft",), help="a peer beside ours")
     parser.add_argument(
@@ -255,5 +256,7 @@ def _add_bench(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--repeats", type=int, default=None, help="15; plan: 3")
     parser.add_argument("--steps", type=int, default=300, help="of each run; for plan (300)")
     parser.add_argument("--runs", type=int, default=8, help="4 methods times seeds; for plan (8)")
+    parser.add_argument("--viewers", type=int, default=50, help="pages that are open at once; for app (50)")
+    parser.add_argument("--duration", type=int, default=600, metavar="S", help="seconds watched; for app (600)")
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--out", metavar="FILE", help="also write the JSON there")

@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,10 +27,14 @@ _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 @dataclass(frozen=True)
 class Server:
-    """address: ends with a slash. seconds_to_ready: from the start of the process to the first answer."""
+    """address: ends with a slash. seconds_to_ready: from the start of the process to the first answer.
+
+    process: the id of its process.
+    """
 
     address: str
     seconds_to_ready: float
+    process: int
 
     def get(self, path: str) -> Any:
         """The JSON of an address under ``ranklab/``."""
@@ -63,8 +67,11 @@ class Server:
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[Server]:
+def served(folder: Path, settings: Mapping[str, str] | None = None) -> Iterator[Server]:
     """The page as `python app.py` serves it, with its store in folder/home; ended afterwards as by Ctrl-C.
+
+    Args:
+        settings: variables of the server's environment; beside them it has none of RankLab's.
 
     Raises:
         RunFailure: it is not served; with the end of its log.
@@ -73,6 +80,7 @@ def served(folder: Path) -> Iterator[Server]:
     address = f"http://127.0.0.1:{port}/"
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("RANKLAB_", "GRADIO_", "OMP_"))}
     environment = kept | {"RANKLAB_HOME": str(folder / "home"), "GRADIO_SERVER_PORT": str(port)}
+    environment |= settings or {}
     app = ROOT / "app.py"
     command = [sys.executable, str(app)] if app.is_file() else [sys.executable, "-m", "peft_core", "serve"]
     with log.open("wb") as output:
@@ -80,7 +88,7 @@ def served(folder: Path) -> Iterator[Server]:
         process = subprocess.Popen(command, env=environment, cwd=folder, stdout=output, stderr=output)
         try:
             _wait_until_served(address, process, log)
-            yield Server(address, time.perf_counter() - start)
+            yield Server(address, time.perf_counter() - start, process.pid)
         finally:
             _end(process)
 

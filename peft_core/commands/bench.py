@@ -25,7 +25,7 @@ def bench(options: argparse.Namespace) -> int:
     kind = import_module(f"peft_core.commands.bench_{options.what}")
     if options.repeats is None:
         options.repeats = getattr(kind, "REPEATS", REPEATS)
-    for name in ("rank", "rows", "tokens", "repeats"):
+    for name in ("rank", "rows", "tokens", "repeats", "viewers", "duration"):
         if getattr(options, name) < 1:
             raise InputError(name, getattr(options, name), "it must be a whole number, at least 1")
     if options.threads:

@@ -32,6 +32,8 @@ class Reporter:
         self._pipe, self._lock = pipe, threading.Lock()
 
     def send(self, report: Report) -> None:
+        if event := report.get("event"):
+            log.debug("reports %s at step %d", event["event"], event["step"], extra={"run": event["run"]})
         line = json.dumps(report, separators=(",", ":")).encode() + b"\n"
         try:
             with self._lock:
