@@ -2,8 +2,9 @@
 
     python scripts/performance_table.py
 
-The files come from `python -m peft_core bench --what step|memory|plan|rank|page --out FILE`, `scripts/bench_scaling.py`
-and `scripts/bench_gpu.sh`. A file that is not there is named as not measured; a dry run is no measurement.
+The files come from `python -m peft_core bench --what step|memory|plan|rank|page|app --out FILE`,
+`scripts/bench_scaling.py` and `scripts/bench_gpu.sh`. A file that is not there is named as not
+measured; a dry run is no measurement.
 """
 
 from __future__ import annotations
@@ -120,6 +121,17 @@ def page_part(document: Document) -> Part:
     return Part(title, lines, [])
 
 
+def app_part(document: Document) -> Part:
+    """Each figure; a bar with whether the figure is within it."""
+    lines = []
+    for row in document["rows"]:
+        said = {True: "holds", False: "**does not hold**"}.get(row["holds"])
+        bar = f"; bar {row['bar']:g} {row['unit']} {said}" if said else ""
+        lines.append(Line(row["measurement"], f"{row['value']:.3g} {row['unit']}{bar}"))
+    watched = f"{document['viewers']} viewers of the page for {document['duration']} s while two comparisons train"
+    return Part(watched, lines, [])
+
+
 def gpu_part(document: Document) -> Part:
     lines, faster = [], []
     for name, found in document.items():
@@ -147,6 +159,7 @@ PARTS: dict[str, Callable[[Document], Part]] = {
     "rank": rank_part,
     "scaling": scaling_part,
     "page": page_part,
+    "app": app_part,
     "gpu": gpu_part,
 }
 

@@ -68,6 +68,15 @@ def documents(ours: float = 102.0) -> dict[str, dict]:
                 {"measurement": "cold", "bar": None, "median": 7, "worst": 7, "unit": "s", "holds": None, "repeats": 1},
             ],
         },
+        "app": {
+            "viewers": 50,
+            "duration": 600,
+            "rows": [
+                {"measurement": "poll, p95", "bar": 250, "value": 101.26, "unit": "ms", "holds": True},
+                {"measurement": "growth", "bar": 5, "value": 6.5, "unit": "%", "holds": False},
+                {"measurement": "polls", "bar": None, "value": 68.44, "unit": "a second", "holds": None},
+            ],
+        },
         "gpu": {
             "dry_run": False,
             "peak": {"tflops": 700.0},
@@ -104,12 +113,16 @@ def test_every_file_has_its_lines_with_machine_and_versions():
         "| rows, 5 times | 0.5 s, at worst 1.25; bar 1 s holds |",
         "| fit, 2 times | 4 s, at worst 5; bar 3 s **does not hold** |",
         "| cold, once | 7 s, at worst 7 |",
+        "| poll, p95 | 101 ms; bar 250 ms holds |",
+        "| growth | 6.5 %; bar 5 % **does not hold** |",
+        "| polls | 68.4 a second |",
         "| vit-b16: ours | 18 ms, 25 % of peak | 0.900 |",
         "| vit-b16, 8 runs: in lockstep | 321.0 steps/s | 6.000 |",
     ):
         assert line in text.splitlines(), line
     assert text.count("on A Machine, 1 of 2 cores; torch 9.8, transformers 7.6, peft 5.4.") == len(PARTS)
     assert "plain copies at d = 4 cost 2.50 times as much above the floor" in text and "memory: `" not in text
+    assert "**50 viewers of the page for 600 s while two comparisons train.**" in text
     assert "**The page's time bars, medians; Chromium 150.0; not measured: paint.**" in text
     assert "Not measured" not in text and "training step" not in text
 
@@ -137,7 +150,7 @@ def test_what_is_not_there_is_not_measured_and_a_dry_run_is_none(tmp_path):
     (tmp_path / "gpu.json").write_text(json.dumps({"dry_run": True}))
     (tmp_path / "step.json").write_text(json.dumps(documents()["step"]))
     assert read(tmp_path).keys() == {"step"}
-    assert "Not measured: memory, memory_rank_32, plan, rank, scaling, page, gpu." in section(read(tmp_path))
+    assert "Not measured: memory, memory_rank_32, plan, rank, scaling, page, app, gpu." in section(read(tmp_path))
 
 
 def test_only_what_is_between_the_markers_changes():

@@ -139,7 +139,7 @@ class Client:
         self._all.discard(connection)
 
     def _request(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> bytes:
-        all_headers = self._headers | headers | ({"Content-Length": str(len(body))} if body else {})
+        all_headers = {**self._headers, **headers, **({"Content-Length": str(len(body))} if body else {})}
         lines = [f"{method} {self._root}{path} HTTP/1.1", *(f"{name}: {text}" for name, text in all_headers.items())]
         return "\r\n".join([*lines, "", ""]).encode() + body
 

@@ -104,9 +104,9 @@ def cores(samples: Sequence[Sample], start: float, end: float) -> Cores:
     chosen = between(samples, start, end)
     first, last = chosen[0], chosen[-1]
     seconds = last.at - first.at
-    own = [last[place] - first[place] for place in (3, 4, 5)]
-    others = last.all_processes - first.all_processes - sum(own)
-    return Cores(*(value / seconds for value in own), max(0.0, others / seconds))
+    server, workers, viewers, everything = (last[place] - first[place] for place in (3, 4, 5, 6))
+    others = max(0.0, everything - server - workers - viewers)
+    return Cores(server / seconds, workers / seconds, viewers / seconds, others / seconds)
 
 
 def load_of_machine() -> list[float] | None:

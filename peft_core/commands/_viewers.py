@@ -42,14 +42,13 @@ class Watch:
 @dataclass
 class Seen:
     """What viewers saw. polls: (phase, ms from a request to the end of its answer). new: what came in a poll:
-    (Unix time of the answer's end, run, first step, last step). failures: sentences. beats: of Gradio's stream."""
+    (Unix time of the answer's end, run, first step, last step). failures: (phase, sentence). held: streams of
+    heartbeats that were open until half of the tabs was closed."""
 
     polls: list[tuple[str, float]] = field(default_factory=list)
     new: list[tuple[float, str, int, int]] = field(default_factory=list)
     failures: list[tuple[str, str]] = field(default_factory=list)
-    beats: int = 0
     held: int = 0
-    """Streams of heartbeats that were open when watching began."""
 
 
 class Phases:
@@ -66,6 +65,8 @@ class Tab:
         self._shown: dict[str, Any] = {}
         self._after = 0
         self._tasks: list[asyncio.Task[None]] = []
+        self.holds = False
+        """Whether its stream of heartbeats is open."""
 
     async def open(self) -> None:
         """What the browser asks until the page is complete; from then on it polls."""
@@ -95,12 +96,10 @@ class Tab:
     async def _heart(self) -> None:
         with suppress(*FAILURES):
             stream = await self._client.stream(f"gradio_api/heartbeat/{secrets.token_hex(5)}")
-            self._seen.held += 1
-            try:
-                while await stream.held():
-                    self._seen.beats += 1
-            finally:
-                self._seen.held -= 1
+            self.holds = True
+            while await stream.held():
+                continue
+        self.holds = False
 
     async def _poll(self) -> None:
         """As `poll` of the page's script: the next one is planned when an answer, or none, has come."""
@@ -160,13 +159,12 @@ async def watched(watch: Watch) -> Seen:
     try:
         await asyncio.gather(*(_later(tab, watch.opening * n / watch.viewers) for n, tab in enumerate(tabs)))
         await _phase(WATCHING, phases, watch.watching)
-        held = seen.held
+        seen.held = sum(tab.holds for tab in tabs)
         for tab in tabs[: watch.viewers // 2]:
             tab.close()
         await _phase(CLOSING, phases, watch.closing)
         for tab in tabs[watch.viewers // 2 :]:
             tab.check()
-        seen.held = held
         return seen
     finally:
         phases.now = "closed"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import subprocess
 import sys
@@ -38,10 +39,10 @@ STEPS = 1_000_000
 """Of each run: more than are made in the time."""
 TRAINS_WITHIN = 180.0
 """Seconds until both comparisons must be at work."""
-OPENING, CLOSED = 0.2, 0.25
-"""Seconds between two viewers that open the page; share of the duration, at most `LONGEST_CLOSED` seconds, for which
-half of them watches on."""
-LONGEST_CLOSED = 30.0
+OPENING = 0.2
+"""Seconds between two viewers that open the page."""
+CLOSED, SHORTEST_CLOSED, LONGEST_CLOSED = 0.25, 3.0, 30.0
+"""Share of the duration for which half of them watches on, with the fewest and the most seconds of it."""
 WARM, LONGEST_WARM = 0.25, 60.0
 """Share of the duration after which memory counts, and the most seconds of it."""
 AT_AN_END = 10.0
@@ -122,7 +123,7 @@ def watch(folder: Path, viewers: int, duration: float, comparisons: int = COMPAR
     with served(folder, SETTINGS) as server:
         ids = [_start(server, seed) for seed in range(comparisons)]
         _wait_until_they_train(server, ids)
-        alone = min(LONGEST_CLOSED, CLOSED * duration)
+        alone = max(SHORTEST_CLOSED, min(LONGEST_CLOSED, CLOSED * duration))
         plan = Watch(server.address, ids, viewers, OPENING * viewers, duration, alone)
         with _viewing(plan, folder / "viewers.log") as process, _usage.followed(server.process, process.pid) as usage:
             started, steps = _when(process, WATCHING, folder), _steps(server, ids)
@@ -233,7 +234,7 @@ def percentile(values: Sequence[float], share: float) -> float:
     if not values:
         raise RunFailure("the viewers saw nothing")
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
 def rows(found: Watched) -> Iterator[dict[str, Any]]:

@@ -200,7 +200,7 @@ class Attempt:
                 self._board.on_stored(time.monotonic() - self._arrived, len(batch))
             self._tell_plan(batch)
             self._board.refresh(self._job.comparison, changed)
-            left = self._pace.seconds_left(self._board.view(self._job.comparison))
+            left = self._pace.seconds_left(*self._board.rows(self._job.comparison))
             self._board.note(self._job.comparison, eta_seconds=left)
 
     def _tell_plan(self, stored: Sequence[Report]) -> None:

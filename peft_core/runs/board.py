@@ -20,7 +20,10 @@ from peft_core.records import ComparisonRow, RunRow, View
 from peft_core.runs.store import Store
 
 log = logging.getLogger(__name__)
-KEPT_EVENTS = 20_000
+KEPT_EVENTS = 4_000
+"""Of each comparison: about 6 MB."""
+MARGIN = 1.25
+"""So many times as many are there before the oldest are let go."""
 KEPT_COMPARISONS = 16
 
 
@@ -59,14 +62,19 @@ class Board:
         """The rows as they are, and the events after `after`. What it returns is shared: do not change it."""
         with self._changed:
             shot = self._current(comparison_id)
-            if after < shot.first:
-                events = self._store.view(comparison_id, after, only=()).events
-                events = [event for event in events if event["seq"] <= shot.seq]
-            else:
-                events = shot.events[bisect_right(shot.seqs, after) :]
-            return View.model_construct(
-                seq=max(shot.seq, after), comparison=shot.comparison, runs=shot.run_rows, events=events
-            )
+            seq, in_memory = shot.seq, after >= shot.first
+            events = shot.events[bisect_right(shot.seqs, after) :] if in_memory else []
+            comparison, runs = shot.comparison, shot.run_rows
+        if not in_memory:  # read while others look
+            stored = self._store.view(comparison_id, after, only=()).events
+            events = [event for event in stored if event["seq"] <= seq]
+        return View.model_construct(seq=max(seq, after), comparison=comparison, runs=runs, events=events)
+
+    def rows(self, comparison_id: str) -> tuple[ComparisonRow, tuple[RunRow, ...]]:
+        """A comparison and its runs as they are. Never reads events, however many there are."""
+        with self._changed:
+            shot = self._current(comparison_id)
+            return shot.comparison, shot.run_rows
 
     def comparisons(self) -> list[ComparisonRow]:
         """All comparisons, the newest first."""
@@ -162,6 +170,6 @@ class Board:
         shot.events += view.events
         shot.seqs += [event["seq"] for event in view.events]
         shot.seq = view.seq
-        if len(shot.events) > 2 * KEPT_EVENTS:
+        if len(shot.events) > MARGIN * KEPT_EVENTS:
             shot.first = shot.seqs[-KEPT_EVENTS - 1]
             del shot.events[:-KEPT_EVENTS], shot.seqs[:-KEPT_EVENTS]

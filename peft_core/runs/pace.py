@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterable
 
-from peft_core.records import View
+from peft_core.records import ComparisonRow, RunRow
 from peft_core.runs.rows import planned_steps
 
 FIRST_STEPS = 5
@@ -27,14 +28,14 @@ class Pace:
             if self._steps == FIRST_STEPS:
                 self._since = time.monotonic()
 
-    def seconds_left(self, view: View) -> float | None:
+    def seconds_left(self, comparison: ComparisonRow, runs: Iterable[RunRow]) -> float | None:
         """From the steps that are still to do; None where that is not known."""
         made = self._steps - FIRST_STEPS
         if made <= 0:
             return None
         left = 0
-        for run in view.runs:
-            total = planned_steps(view.comparison.spec, run.total_steps)
+        for run in runs:
+            total = planned_steps(comparison.spec, run.total_steps)
             if total is None:
                 return None
             left += 0 if run.state.ended else max(0, total - run.step)

@@ -114,7 +114,7 @@ class Reader:
             seq=events[-1]["seq"] if events else after,
             comparison=rows.comparison_row(row, figures),
             runs=runs,
-            events=[{**json.loads(event["body"]), "seq": event["seq"]} for event in events],
+            events=_events(events),
         )
 
     def view_of_run(self, run: str, after: int = 0) -> View:
@@ -132,7 +132,7 @@ class Reader:
             seq=events[-1]["seq"] if events else after,
             comparison=rows.comparison_row(row, [(found.state, found.step, found.total_steps) for found in runs]),
             runs=runs,
-            events=[{**json.loads(event["body"]), "seq": event["seq"]} for event in events],
+            events=_events(events),
         )
 
     def runs(self, comparison_id: str) -> tuple[RunRow, ...]:
@@ -188,3 +188,9 @@ class Reader:
 def marks(values: Collection[Any]) -> str:
     """Placeholders for values in a statement."""
     return ", ".join("?" * len(values))
+
+
+def _events(found: Sequence[sqlite3.Row]) -> list[dict[str, Any]]:
+    """Rows of `seq` and `body` as events. Parsed together they share the names of their fields in memory."""
+    bodies = json.loads(f"[{','.join(row['body'] for row in found)}]")
+    return [{**body, "seq": row["seq"]} for body, row in zip(bodies, found, strict=True)]

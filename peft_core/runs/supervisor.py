@@ -283,7 +283,7 @@ class Supervisor:
         comparison_id, wanted = self._store.find(given)
 
         def ended() -> bool:
-            runs = self._board.view(comparison_id).runs
+            _, runs = self._board.rows(comparison_id)
             open_runs = [run for run in runs if run.run in wanted and not run.state.ended]
             return not open_runs and (given != comparison_id or not self._scheduler.busy(comparison_id))
 

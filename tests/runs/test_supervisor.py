@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from peft_core.records import InputError, Offer, RunState
@@ -94,6 +96,32 @@ def test_a_long_history_is_read_from_the_store_where_memory_does_not_hold_it(sup
     middle = view.events[20]["seq"]
     assert supervisor.view(comparison_id, middle).events == view.events[21:]
     assert supervisor.view(comparison_id, view.events[-3]["seq"]).events == view.events[-2:]
+
+
+def test_however_long_a_history_is_it_is_read_only_when_asked_for_and_keeps_nobody_waiting(supervisor, monkeypatch):
+    monkeypatch.setattr(board, "KEPT_EVENTS", 10)
+    whole_reads, shown, free = [], threading.Event(), threading.Event()
+    read = supervisor._store.view
+
+    def watched(comparison_id, after=0, *, only=None):
+        if after == 0 and only == ():
+            whole_reads.append(comparison_id)
+            free.set()
+            assert shown.wait(10)
+        return read(comparison_id, after, only=only)
+
+    comparison_id = supervisor.submit(comparison(methods=1, steps=200, step_seconds=0.005))
+    reached(supervisor, comparison_id, 50)
+    monkeypatch.setattr(supervisor._store, "view", watched)
+    opening = threading.Thread(target=supervisor.view, args=(comparison_id,))
+    opening.start()
+    assert free.wait(10)
+    seq = supervisor.view(comparison_id, 2**40).comparison.progress  # an answer while another viewer's is being read
+    until(lambda: supervisor.view(comparison_id, 2**40).comparison.progress > seq, 10)
+    shown.set()
+    opening.join()
+    assert supervisor.wait(comparison_id, 15)
+    assert whole_reads == [comparison_id]
 
 
 def test_a_full_disk_fails_the_run_at_work_and_the_store_stays_readable(supervisor, tmp_path):
