@@ -41,9 +41,12 @@ class Watch:
 
 @dataclass
 class Seen:
-    """What viewers saw. polls: (phase, ms from a request to the end of its answer). new: what came in a poll:
-    (Unix time of the answer's end, run, first step, last step). failures: (phase, sentence). held: streams of
-    heartbeats that were open until half of the tabs was closed."""
+    """What viewers saw.
+
+    polls: (phase, ms from a request to the end of its answer). new: what came in a poll while all watched: (Unix time
+    of the answer's end, run, first step, last step). failures: (phase, sentence). held: streams of heartbeats that were
+    open until half of the tabs was closed.
+    """
 
     polls: list[tuple[str, float]] = field(default_factory=list)
     new: list[tuple[float, str, int, int]] = field(default_factory=list)
@@ -118,7 +121,7 @@ class Tab:
         seen, now = self._seen, time.time()
         seen.polls.append((self._phases.now, milliseconds))
         for run, columns in data["points"].items():
-            if steps := columns["step"]["step"]:
+            if self._phases.now == WATCHING and (steps := columns["step"]["step"]):
                 seen.new.append((now, run, steps[0], steps[-1]))
         changed = data["state"] != self._shown["state"]
         self._after = data["seq"]
