@@ -82,6 +82,7 @@ def test_times_of_records_are_read_from_the_workers_own_log(tmp_path):
 def test_memory_and_time_are_those_of_the_span():
     samples = watched().samples
     assert _usage.memory_at(samples, 70, 80) == (104 * MIB, 50 * MIB)
+    assert _usage.memory_at(samples, 20.2, 20.6) == (100 * MIB, 50 * MIB)
     assert _usage.cores(samples, 10, 20) == pytest.approx((0.2, 1.5, 0.1, 0.2))
 
 

@@ -35,11 +35,15 @@ class Usage:
     def __init__(self, server: int, viewers: int) -> None:
         self._server, self._viewers = psutil.Process(server), psutil.Process(viewers)
         self._cpu_of_children: dict[int, float] = {}
-        self._stopped = threading.Event()
+        self._stopped, self._lock = threading.Event(), threading.Lock()
         self.samples: list[Sample] = []
 
     def look(self) -> Sample:
         """Children that have ended keep the time that they had taken."""
+        with self._lock:
+            return self._look()
+
+    def _look(self) -> Sample:
         memory = 0
         for child in self._server.children(recursive=True):
             try:
@@ -80,13 +84,13 @@ def followed(server: int, viewers: int) -> Iterator[Usage]:
         thread.join()
 
 
-def between(samples: Sequence[Sample], start: float, end: float) -> list[Sample]:
-    return [sample for sample in samples if start <= sample.at <= end]
+def nearest(samples: Sequence[Sample], at: float) -> Sample:
+    return min(samples, key=lambda sample: abs(sample.at - at))
 
 
 def memory_at(samples: Sequence[Sample], start: float, end: float) -> tuple[float, float]:
-    """Median bytes of the server and of its workers from start to end."""
-    chosen = between(samples, start, end)
+    """Median bytes of the server and of its workers from start to end; where nobody looked then, at the nearest look."""
+    chosen = [one for one in samples if start <= one.at <= end] or [nearest(samples, (start + end) / 2)]
     return statistics.median(one.server for one in chosen), statistics.median(one.workers for one in chosen)
 
 
@@ -100,9 +104,8 @@ class Cores(NamedTuple):
 
 
 def cores(samples: Sequence[Sample], start: float, end: float) -> Cores:
-    """What was in use from start to end."""
-    chosen = between(samples, start, end)
-    first, last = chosen[0], chosen[-1]
+    """What was in use from start to end, at each of which somebody looked."""
+    first, last = nearest(samples, start), nearest(samples, end)
     seconds = last.at - first.at
     server, workers, viewers, everything = (last[place] - first[place] for place in (3, 4, 5, 6))
     others = max(0.0, everything - server - workers - viewers)

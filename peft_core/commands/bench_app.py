@@ -127,8 +127,10 @@ def watch(folder: Path, viewers: int, duration: float, comparisons: int = COMPAR
         plan = Watch(server.address, ids, viewers, OPENING * viewers, duration, alone)
         with _viewing(plan, folder / "viewers.log") as process, _usage.followed(server.process, process.pid) as usage:
             started, steps = _when(process, WATCHING, folder), _steps(server, ids)
+            usage.look()
             messages.print(f"{viewers} viewers have opened the page; it is watched for {duration:g} s")
             closing, later = _when(process, CLOSING, folder), _steps(server, ids)
+            usage.look()
             seen = Seen(**json.loads(_line(process, folder)))
             ended, last = time.monotonic(), _steps(server, ids)
         stopped = sum(last[name] <= later[name] for name in ids)
