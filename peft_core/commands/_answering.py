@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from peft_core.records import InputError
 from peft_core.runs import home
+from peft_core.runs.confinement import Confinement
 from peft_core.runs.folders import comparison_folder
 from peft_core.runs.logs import configure_as_told
 from peft_core.runs.reader import Reader
@@ -168,6 +169,7 @@ def serve(inbox: queue.SimpleQueue[Command], desk: Desk, idle: float = IDLE) -> 
 def main() -> None:
     replies, pipe = take_pipes()
     configure_as_told()
+    Confinement.from_environment().apply()
     inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
     threading.Thread(target=read_commands, args=(pipe, inbox), name="commands", daemon=True).start()
     from peft_core.export.predicting import Predictors

@@ -89,7 +89,7 @@ def nearest(samples: Sequence[Sample], at: float) -> Sample:
 
 
 def memory_at(samples: Sequence[Sample], start: float, end: float) -> tuple[float, float]:
-    """Median bytes of the server and of its workers from start to end; where nobody looked then, at the nearest look."""
+    """Median bytes of the server and of its workers from start to end; at the nearest look where nobody looked then."""
     chosen = [one for one in samples if start <= one.at <= end] or [nearest(samples, (start + end) / 2)]
     return statistics.median(one.server for one in chosen), statistics.median(one.workers for one in chosen)
 

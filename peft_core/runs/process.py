@@ -32,6 +32,7 @@ LOST_SPARES, STEADY = 3, 20.0
 """So many spare workers that ended by themselves, and none that stayed for so many seconds: none can be started."""
 SPARE_START, COLD_START = 0.7, 4.0
 """Seconds until another worker trains: one that has waited loads the model, one that is started imports torch first."""
+OUT_OF_TIME = "the worker used all the processor time that it may have (RANKLAB_WORKER_CPU_MINUTES)"
 _PASSED = {
     *(
         "PATH",
@@ -134,6 +135,8 @@ class ProcessWorker:
             return Ending("done")
         if status == -signal.SIGKILL and self._oom_count() > self._oom_before:
             return Ending("out_of_memory", OUT_OF_MEMORY)
+        if status == -signal.SIGXCPU:
+            return Ending("failed", OUT_OF_TIME)
         if -status in FROM_OUTSIDE:
             return Ending("killed", f"the worker was ended from outside ({signal.Signals(-status).name})")
         if self._error:

@@ -16,6 +16,7 @@ import threading
 import time
 from typing import BinaryIO
 
+from peft_core.runs.confinement import Confinement
 from peft_core.runs.job import DEFAULT_TRAINER, Job, Report, perform, warm_up
 from peft_core.runs.logs import about, configure_as_told
 
@@ -106,6 +107,7 @@ def main() -> None:
     trainer = parser.parse_args().trainer
     reports, pipe = take_pipes()
     configure_as_told()
+    Confinement.from_environment().apply()
     reporter = Reporter(reports)
     commands = Commands(pipe)
     threading.Thread(target=beat, args=(reporter,), name="heart", daemon=True).start()

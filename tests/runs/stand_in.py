@@ -122,6 +122,11 @@ def leave_a_child():
     subprocess.Popen(["sleep", "60"])
 
 
+def spin():
+    while True:
+        pass
+
+
 FAULTS = {
     "exit": lambda: os._exit(7),
     "segv": lambda: ctypes.string_at(0),
@@ -134,6 +139,7 @@ FAULTS = {
     "hang": lambda: time.sleep(60),
     "deaf": lambda: time.sleep(60),
     "freeze": freeze,
+    "spin": spin,
     "child": leave_a_child,
 }
 
