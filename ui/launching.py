@@ -36,7 +36,7 @@ from ui.metrics import Counting, Metrics
 from ui.papers import papers_tab
 from ui.papers_routes import papers_routes
 from ui.papers_service import Papers
-from ui.passwords import Accounts, accounts_from
+from ui.passwords import Accounts, accounts_of
 from ui.playground import playground_tab
 from ui.playground_routes import playground_routes
 from ui.playground_service import Playground
@@ -142,7 +142,7 @@ def launch(settings: Settings) -> None:
     home, warning = choose_home()
     if warning:
         log.warning(warning)
-    house, accounts = House.of(home), accounts_from()
+    house, accounts = House.of(home, settings), accounts_of(settings.auth, settings.auth_file)
     with supervise(home, settings, house) as supervisor:
         commands = Commands(home)
         exports = Exports(home / "exports", ExportCommand(commands))
