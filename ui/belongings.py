@@ -40,7 +40,7 @@ class Belongings:
         self, runs: Supervisor, is_own_data: Callable[[str], bool], limits: PublicLimits, *, only_own: bool = False
     ) -> None:
         self._runs, self._is_own_data, self._limits, self._only_own = runs, is_own_data, limits, only_own
-        self._starting = threading.Lock()
+        self._starting, self._keeping = threading.Lock(), threading.Lock()
         self._visits: OrderedDict[str, Visit] = OrderedDict()
         self.home: Path = runs.home
 
@@ -53,14 +53,13 @@ class Belongings:
     def visit(self, given: str) -> Visit | None:
         """Who asked for a comparison, or for that of a run."""
         comparison, _ = comparison_of(given)
-        if comparison not in self._visits:
-            found = self._runs.visit_of(comparison)
-            if found is None:
-                return None
-            self._visits[comparison] = found
-            while len(self._visits) > KEPT_VISITS:
-                self._visits.popitem(last=False)
-        return self._visits[comparison]
+        found = self._visits.get(comparison)
+        if found is None and (found := self._runs.visit_of(comparison)) is not None:
+            with self._keeping:
+                self._visits[comparison] = found
+                while len(self._visits) > KEPT_VISITS:
+                    self._visits.popitem(last=False)
+        return found
 
     def owns(self, given: str) -> bool:
         """Whether it is the visitor's own."""

@@ -195,6 +195,8 @@ class Guard:
         async def tell(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
+                if not STATIC.fullmatch(path):
+                    headers.setdefault("Cache-Control", "private, no-store")
                 headers["X-Content-Type-Options"] = "nosniff"
                 headers["Referrer-Policy"] = "same-origin"
                 headers["Content-Security-Policy"] = f"frame-ancestors {frames}"

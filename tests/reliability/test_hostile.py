@@ -30,6 +30,7 @@ from tests.reliability.hostile_sheet import CALLS, INPUTS, JSON, Input, form
 from tests.report.sample import METRIC, sample_result, sample_spec, step_events
 from ui.visitors import COOKIE, Visitors, key_of
 
+pytestmark = pytest.mark.reliability
 ROOT = Path(__file__).parents[2]
 HOST_SECRET = "hf_secretOfTheHostThatNobodySees"
 STEPS = 20
