@@ -132,7 +132,7 @@ class Guard:
             if wait > 0:
                 await refuse(send, 429, wait_sentence(wait), wait)
                 return
-        await self._app(scope, receive, send)
+        await self._app(scope, receive, self._apart(send))
 
     async def _public(
         self, visitors: Visitors, cookies: Mapping[str, str], scope: Scope, receive: Receive, send: Send
@@ -186,8 +186,22 @@ class Guard:
                 await refuse(send, error.status, error.sentence)
 
     def _signed(self, send: Send, scope: Scope, cookie: str, *, given: bool) -> Send:
-        """`send` with the visitor's cookie where it is new, and with what keeps answers out of other sites' hands."""
-        path, secure = scope["path"], scope["scheme"] == "https"
+        """`send` with the visitor's cookie where it is new. What is not the same for everybody is kept by no cache."""
+        path, secure, apart = scope["path"], scope["scheme"] == "https", self._apart(send)
+
+        async def tell(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                if not STATIC.fullmatch(path):
+                    headers.setdefault("Cache-Control", "private, no-store")
+                if path == "/" or not (given or STATIC.fullmatch(path)):
+                    headers.append("Set-Cookie", cookie_header(cookie, framed=self._rules.framed, secure=secure))
+            await apart(message)
+
+        return tell
+
+    def _apart(self, send: Send) -> Send:
+        """`send` with what keeps the page out of other sites' frames, where a click could be led to its buttons."""
         frames = "'self'" + "".join(f" {origin}" for origin in sorted(self._rules.origins))
         if self._rules.framed:
             frames += " https://huggingface.co"
@@ -195,13 +209,9 @@ class Guard:
         async def tell(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                if not STATIC.fullmatch(path):
-                    headers.setdefault("Cache-Control", "private, no-store")
                 headers["X-Content-Type-Options"] = "nosniff"
                 headers["Referrer-Policy"] = "same-origin"
                 headers["Content-Security-Policy"] = f"frame-ancestors {frames}"
-                if path == "/" or not (given or STATIC.fullmatch(path)):
-                    headers.append("Set-Cookie", cookie_header(cookie, framed=self._rules.framed, secure=secure))
             await send(message)
 
         return tell

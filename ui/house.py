@@ -44,7 +44,8 @@ class House:
         origins, framed = origins_of(settings.origins), bool(environment.get("SPACE_ID"))
         if not public_mode():
             # A private Space is no machine of somebody's that a browser could be led to: its name is not looked at.
-            return cls(home, Rules(origins=origins, names=None if framed else names_of(settings.host, origins)))
+            names = None if framed else names_of(settings.host, origins)
+            return cls(home, Rules(origins=origins, names=names, framed=framed))
         limits, proxies = settings.public_limits, settings.proxies
         visitors = Visitors(key_of(home), (None if framed else 0) if proxies is None else proxies)
         for name in SECRETS:

@@ -196,6 +196,7 @@ def test_a_visitor_gets_one_cookie_and_keeps_its_name() -> None:
     client = TestClient(guarded(Rules(visitors=Visitors(KEY), names=None)))
     first = client.get("/ranklab/echo")
     assert "HttpOnly" in first.headers["set-cookie"]
+    assert first.headers["cache-control"] == "private, no-store", "what one visitor sees is in no cache for another"
     again = client.get("/ranklab/echo")
     assert again.text == first.text and "set-cookie" not in again.headers
     assert TestClient(client.app).get("/ranklab/echo").text != first.text
@@ -208,6 +209,7 @@ def test_a_page_of_ones_own_needs_no_cookie() -> None:
     client = TestClient(guarded(Rules()), base_url="http://localhost")
     answer = client.get("/ranklab/echo")
     assert answer.text == "0 " and "set-cookie" not in answer.headers
+    assert answer.headers["content-security-policy"] == "frame-ancestors 'self'", "no other site frames it"
     assert client.get("/gradio_api/file=x").status_code == 200, "Gradio's own rules hold there"
     assert client.post("/ranklab/start", headers={"Origin": "https://evil.example"}).status_code == 403
 
