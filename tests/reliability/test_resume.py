@@ -22,7 +22,7 @@ SPEC = ComparisonSpec(
     seeds=(0,),
     train_rows=400,
     eval_rows=100,
-    training=TrainingConfig(steps=30, batch_size=8, eval_every=10),
+    training=TrainingConfig(steps=40, batch_size=8, eval_every=10),
 )
 
 
@@ -61,7 +61,7 @@ def test_a_run_that_was_stopped_and_killed_follows_the_same_curve_bit_for_bit(tm
 
 
 def test_two_workers_one_of_which_was_killed_follow_the_curves_of_one_bit_for_bit(tmp_path):
-    training = SPEC.training.model_copy(update={"steps": 16})
+    training = SPEC.training.model_copy(update={"steps": 80, "eval_every": 40})
     spec = SPEC.model_copy(update={"plan": "workers", "eval_rows": 20, "training": training})
     executor = ProcessExecutor(tmp_path, threads=2)
     with Supervisor(tmp_path, executor=executor, limits=Limits(spare=3600)) as supervisor:
