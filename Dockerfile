@@ -1,9 +1,10 @@
-# The page in a container. CPU by default; for a CUDA device:
-#   docker build --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130 -t ranklab .
+# The page in a container, with the build of torch that pip finds by itself; for another one:
+#   docker build --build-arg TORCH_INDEX=ADDRESS -t ranklab .
 FROM python:3.11-slim
 
-# Where the wheels of torch come from. Everything else comes from the usual index.
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# Where the wheels of torch come from: the address of PyTorch's wheel index for the device, as its installation page gives
+# it. Without one, and for everything else, pip's own index.
+ARG TORCH_INDEX=
 
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 
@@ -17,7 +18,7 @@ RUN python3 -m venv /home/user/venv
 # is left out by `scripts/replay_dockerfile.py --light`.
 COPY --chown=user:user requirements.txt ./
 # replay: heavy
-RUN pip install --extra-index-url "$TORCH_INDEX" "$(grep '^torch==' requirements.txt)"
+RUN pip install ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} "$(grep '^torch==' requirements.txt)"
 # replay: heavy
 RUN pip install -r requirements.txt
 COPY --chown=user:user . .

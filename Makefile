@@ -47,12 +47,12 @@ lint: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Unit tests in parallel over the cores; the browser's two groups, a server each, beside each other; then what needs the
-# machine for itself.
+# Unit tests in parallel over the cores; the browser's two groups, a server each, beside each other; then the reliability
+# tests, two files at a time.
 test: setup lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) -m "not browser and not reliability"
 	$(BIN)/python -m pytest -n 2 tests/browser
-	$(BIN)/python -m pytest -m reliability
+	$(BIN)/python -m pytest -n 2 tests/reliability
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -106,6 +106,21 @@ def test_versions_are_the_same_in_every_file():
     assert not {name: found for name, found in versions.items() if len(found) > 1}
 
 
+def test_no_file_names_where_packages_come_from():
+    """That is for whoever installs to say: pip's and apt's own configuration, or the image's build argument."""
+    host = re.compile(
+        r"\b(pypi\.org|pythonhosted\.org|download\.pytorch|npmjs\.|debian\.org|ubuntu\.com|ghcr\.io)", re.IGNORECASE
+    )
+    kinds = {".py", ".md", ".txt", ".toml", ".yml", ".yaml", ".js", ".sh", ".css", ".html", ""}
+    files = [
+        path
+        for path in ROOT.rglob("*")
+        if path.suffix in kinds and path.is_file() and not path.relative_to(ROOT).parts[0].startswith(".")
+    ]
+    assert ROOT / "Dockerfile" in files
+    assert not [path for path in files if host.search(path.read_text(encoding="utf-8", errors="ignore"))]
+
+
 def test_an_audit_covers_what_is_pulled_in():
     found = pulled_in(pinned())
     assert {"torch", "gradio", "starlette", "fastapi", "tokenizers", "pydantic-core"} <= set(found)

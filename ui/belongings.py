@@ -7,6 +7,7 @@ here otherwise. Only the visitor who asked for a comparison stops, resumes, dele
 
 from __future__ import annotations
 
+import functools
 import re
 import threading
 from collections import OrderedDict
@@ -40,7 +41,7 @@ class Belongings:
         self, runs: Supervisor, is_own_data: Callable[[str], bool], limits: PublicLimits, *, only_own: bool = False
     ) -> None:
         self._runs, self._is_own_data, self._limits, self._only_own = runs, is_own_data, limits, only_own
-        self._starting = threading.Lock()
+        self._keeping = threading.Lock()
         self._visits: OrderedDict[str, Visit] = OrderedDict()
         self.home: Path = runs.home
 
@@ -53,14 +54,13 @@ class Belongings:
     def visit(self, given: str) -> Visit | None:
         """Who asked for a comparison, or for that of a run."""
         comparison, _ = comparison_of(given)
-        if comparison not in self._visits:
-            found = self._runs.visit_of(comparison)
-            if found is None:
-                return None
-            self._visits[comparison] = found
-            while len(self._visits) > KEPT_VISITS:
-                self._visits.popitem(last=False)
-        return self._visits[comparison]
+        found = self._visits.get(comparison)
+        if found is None and (found := self._runs.visit_of(comparison)) is not None:
+            with self._keeping:
+                self._visits[comparison] = found
+                while len(self._visits) > KEPT_VISITS:
+                    self._visits.popitem(last=False)
+        return found
 
     def owns(self, given: str) -> bool:
         """Whether it is the visitor's own."""
@@ -94,9 +94,9 @@ class Belongings:
             if method.start is not None:
                 self.check_own(method.start)
         visit = Visit(visitor.id, visitor.address, self._is_private(spec))
-        with self._starting:
-            self._check_places(visitor)
-            made = self._runs.submit(spec, visit)
+        admit = functools.partial(self._check_places, visitor)
+        admit()  # before anything is asked of the Hub, and once more when the answers are there
+        made = self._runs.submit(spec, visit, admit)
         for old in self._runs.ended_visits_beyond(self._limits.kept):
             self._runs.delete(old)
         return made
@@ -129,11 +129,7 @@ class Belongings:
 
     def resume(self, given: str) -> list[str]:
         self.check_own(given)
-        with self._starting:
-            states = {run.run: run.state for run in self._runs.view(comparison_of(given)[0], 2**62).runs}
-            if all(state.ended for state in states.values()):
-                self._check_places(current())
-            return self._runs.resume(given)
+        return self._runs.resume(given, functools.partial(self._check_places, current()))
 
     def hide(self, given: str) -> float:
         self.check_own(given)

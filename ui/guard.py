@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from peft_core.records import InputError
 from peft_core.runs import Refused
+from ui.origins import is_foreign, is_known
 from ui.public_limits import PublicLimits
 from ui.quotas import Kind, Rates, Tally, wait_sentence, whole_seconds
 from ui.visitors import COOKIE, NOBODY, Visitor, Visitors, cookie_header, visiting
@@ -30,6 +28,7 @@ from ui.visitors import COOKIE, NOBODY, Visitor, Visitors, cookie_header, visiti
 KEY = "ranklab.visitor"
 LARGEST_BODY = 1_000_000
 FOREIGN = "This answers its own page and programs only, not pages of other sites."
+UNKNOWN_NAME = "This page does not answer to that name; RANKLAB_ORIGINS says which names it has."
 LOG_IN = "Log in first."
 FULL = "Many requests from here are open; try again when one has been answered."
 NO_COOKIE = (
@@ -66,40 +65,15 @@ def visitor_of(scope: Mapping[str, Any]) -> Visitor:
 class Rules:
     """What a guard goes by. limits, visitors, rates: of a public page. origins: other sites whose pages may ask.
 
+    names: what a page of one's own is called beside its address and localhost; None: it answers to any name.
     framed: the page stands in a frame of another site, as on a Space.
     """
 
     limits: PublicLimits = field(default_factory=PublicLimits)
     visitors: Visitors | None = None
     origins: frozenset[str] = frozenset()
+    names: frozenset[str] | None = frozenset()
     framed: bool = False
-
-
-def origins_from(environment: Mapping[str, str] = os.environ) -> frozenset[str]:
-    """RANKLAB_ORIGINS: other sites whose pages may ask this one, with commas between.
-
-    Raises:
-        InputError: one that is no origin.
-    """
-    found = [text.strip().rstrip("/") for text in environment.get("RANKLAB_ORIGINS", "").split(",") if text.strip()]
-    for text in found:
-        parts = urlsplit(text)
-        if parts.scheme not in ("http", "https") or not parts.netloc or parts.path:
-            raise InputError("RANKLAB_ORIGINS", text, "it must be like https://example.org")
-    return frozenset(found)
-
-
-def is_foreign(method: str, headers: Mapping[str, str], origins: frozenset[str] = frozenset()) -> bool:
-    """Whether a page of another site sent a request, by what browsers say. Programs say nothing and are none.
-
-    Following a link, and being shown in a frame, is no such request.
-    """
-    origin, site = headers.get("origin"), headers.get("sec-fetch-site")
-    if origin in origins or (method in ("GET", "HEAD") and headers.get("sec-fetch-mode") == "navigate"):
-        return False
-    if site is not None:
-        return site not in ("same-origin", "none")
-    return origin is not None and urlsplit(origin).netloc != headers.get("host")
 
 
 def logged_in(scope: Mapping[str, Any], cookies: Mapping[str, str]) -> bool:
@@ -136,6 +110,9 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
+        if self._rules.names is not None and not is_known(headers.get("host"), self._rules.names):
+            await refuse(send, 403, UNKNOWN_NAME)
+            return
         if is_foreign(scope["method"], headers, self._rules.origins):
             await refuse(send, 403, FOREIGN)
             return
@@ -155,7 +132,7 @@ class Guard:
             if wait > 0:
                 await refuse(send, 429, wait_sentence(wait), wait)
                 return
-        await self._app(scope, receive, send)
+        await self._app(scope, receive, self._apart(send))
 
     async def _public(
         self, visitors: Visitors, cookies: Mapping[str, str], scope: Scope, receive: Receive, send: Send
@@ -209,8 +186,22 @@ class Guard:
                 await refuse(send, error.status, error.sentence)
 
     def _signed(self, send: Send, scope: Scope, cookie: str, *, given: bool) -> Send:
-        """`send` with the visitor's cookie where it is new, and with what keeps answers out of other sites' hands."""
-        path, secure = scope["path"], scope["scheme"] == "https"
+        """`send` with the visitor's cookie where it is new. What is not the same for everybody is kept by no cache."""
+        path, secure, apart = scope["path"], scope["scheme"] == "https", self._apart(send)
+
+        async def tell(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                if not STATIC.fullmatch(path):
+                    headers.setdefault("Cache-Control", "private, no-store")
+                if path == "/" or not (given or STATIC.fullmatch(path)):
+                    headers.append("Set-Cookie", cookie_header(cookie, framed=self._rules.framed, secure=secure))
+            await apart(message)
+
+        return tell
+
+    def _apart(self, send: Send) -> Send:
+        """`send` with what keeps the page out of other sites' frames, where a click could be led to its buttons."""
         frames = "'self'" + "".join(f" {origin}" for origin in sorted(self._rules.origins))
         if self._rules.framed:
             frames += " https://huggingface.co"
@@ -221,8 +212,6 @@ class Guard:
                 headers["X-Content-Type-Options"] = "nosniff"
                 headers["Referrer-Policy"] = "same-origin"
                 headers["Content-Security-Policy"] = f"frame-ancestors {frames}"
-                if path == "/" or not (given or STATIC.fullmatch(path)):
-                    headers.append("Set-Cookie", cookie_header(cookie, framed=self._rules.framed, secure=secure))
             await send(message)
 
         return tell

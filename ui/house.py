@@ -13,15 +13,17 @@ from peft_core.runs import Limits, Supervisor
 from ui.belongings import Belongings
 from ui.engine import Engine
 from ui.exports import Exports
-from ui.guard import Rules, origins_from
+from ui.guard import Rules
+from ui.origins import names_of, origins_of
 from ui.public import PublicRuns, PublicService, VisitorUploads
 from ui.public_limits import PublicLimits
 from ui.pushes import Pushes
 from ui.runs_service import RunsService
 from ui.service import Runs, Service
+from ui.settings import Settings
 from ui.tryit_service import KeptRuns
 from ui.uploads import Uploads
-from ui.visitors import Visitors, key_of, proxies_from
+from ui.visitors import Visitors, key_of
 
 log = logging.getLogger(__name__)
 SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN", "HUGGINGFACE_TOKEN", "HF_API_TOKEN")
@@ -37,29 +39,27 @@ class House:
     limits: PublicLimits | None = None
 
     @classmethod
-    def of(cls, home: Path, environment: MutableMapping[str, str] = os.environ) -> House:
-        """By the environment, from which a public page takes out the host's logins of the Hub.
-
-        Raises:
-            InputError: a setting that is none.
-        """
-        origins = origins_from(environment)
+    def of(cls, home: Path, settings: Settings, environment: MutableMapping[str, str] = os.environ) -> House:
+        """By the settings. From the environment a public page takes out the host's logins of the Hub."""
+        origins, framed = origins_of(settings.origins), bool(environment.get("SPACE_ID"))
         if not public_mode():
-            return cls(home, Rules(origins=origins))
-        limits = PublicLimits.from_environment(environment)
-        visitors = Visitors(key_of(home), proxies_from(environment))
+            # A private Space is no machine of somebody's that a browser could be led to: its name is not looked at.
+            names = None if framed else names_of(settings.host, origins)
+            return cls(home, Rules(origins=origins, names=names, framed=framed))
+        limits, proxies = settings.public_limits, settings.proxies
+        visitors = Visitors(key_of(home), (None if framed else 0) if proxies is None else proxies)
         for name in SECRETS:
             environment.pop(name, None)
         said = {
             "RANKLAB_PUBLIC": "1",  # a Space says so only by SPACE_ID, which workers do not get
             "RANKLAB_UPLOADS": str((home / "uploads").resolve()),
             "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
-            "FORWARDED_ALLOW_IPS": "",  # X-Forwarded-For is read by RANKLAB_PROXIES alone
+            "FORWARDED_ALLOW_IPS": "",  # X-Forwarded-For is read by the setting `proxies` alone
         }
         environment.update(said)
         environment.setdefault("RANKLAB_MAX_MODEL_GB", str(limits.model_gb))
         log.warning("this page is public: visitors see what they share, and change what is their own")
-        return cls(home, Rules(limits, visitors, origins, framed=bool(environment.get("SPACE_ID"))), limits)
+        return cls(home, Rules(limits, visitors, origins, None, framed), limits)
 
     def within(self, limits: Limits) -> Limits:
         """What the supervisor keeps to."""

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -36,7 +37,7 @@ from ui.metrics import Counting, Metrics
 from ui.papers import papers_tab
 from ui.papers_routes import papers_routes
 from ui.papers_service import Papers
-from ui.passwords import Accounts, accounts_from
+from ui.passwords import Accounts, accounts_of
 from ui.playground import playground_tab
 from ui.playground_routes import playground_routes
 from ui.playground_service import Playground
@@ -56,6 +57,8 @@ from ui.zerogpu import borrowed_executor, on_zero_gpu
 log = logging.getLogger(__name__)
 SYSTEM_FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 SYSTEM_MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
+LEAVE_SECONDS = 9.5
+"""After a signal to end. What is not written then is as after a kill, from which everything recovers."""
 TABS = (
     ("compare", "Compare", compare_tab),
     ("playground", "Rank playground", playground_tab),
@@ -142,7 +145,7 @@ def launch(settings: Settings) -> None:
     home, warning = choose_home()
     if warning:
         log.warning(warning)
-    house, accounts = House.of(home), accounts_from()
+    house, accounts = House.of(home, settings), accounts_of(settings.auth, settings.auth_file)
     with supervise(home, settings, house) as supervisor:
         commands = Commands(home)
         exports = Exports(home / "exports", ExportCommand(commands))
@@ -175,6 +178,7 @@ def launch(settings: Settings) -> None:
         log.warning("RankLab is on %s", address)
         _wait()
         ending = threading.Thread(target=supervisor.close, name="ending")
+        threading.Thread(target=_leave, args=(ending,), name="leaving", daemon=True).start()
         ending.start()  # before all else: nothing new starts, and workers save while the page closes
         page.close()
         exports.close()
@@ -200,6 +204,15 @@ def supervise(home: Path, settings: Settings, house: House) -> Supervisor:
         server=True,
         limits=house.within(settings.limits()),
     )
+
+
+def _leave(ending: threading.Thread) -> None:
+    """End the process where a request still holds it: a thread that asks a slow Hub, say, cannot be stopped."""
+    time.sleep(LEAVE_SECONDS)
+    unfinished = ending.is_alive()
+    log.warning("left with %s at work", "the store" if unfinished else "a request")
+    logging.shutdown()
+    os._exit(int(unfinished))
 
 
 def _wait() -> None:

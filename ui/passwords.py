@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from peft_core.records import InputError
@@ -27,21 +26,21 @@ class Accounts:
         return found
 
 
-def accounts_from(environment: Mapping[str, str] = os.environ) -> Accounts | None:
-    """The accounts of RANKLAB_AUTH and of the file RANKLAB_AUTH_FILE; None where neither is set.
+def accounts_of(auth: str | None, file: str | None) -> Accounts | None:
+    """The accounts of the settings `auth` and `auth_file`; None where neither is set.
 
     Raises:
         InputError: an entry that is none, or a file that cannot be read. It shows no password.
     """
-    pairs = [_pair("RANKLAB_AUTH", text) for text in environment.get("RANKLAB_AUTH", "").split(",") if text.strip()]
-    if file := environment.get("RANKLAB_AUTH_FILE", "").strip():
+    pairs = [_pair("auth", text) for text in (auth or "").split(",") if text.strip()]
+    if file:
         try:
             lines = Path(file).expanduser().read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError):
-            raise InputError("RANKLAB_AUTH_FILE", file, "it must be a readable file of lines user:password") from None
-        pairs += [_pair("RANKLAB_AUTH_FILE", line) for line in lines if line.strip() and not line.startswith("#")]
-        if not pairs:
-            raise InputError("RANKLAB_AUTH_FILE", file, "it must have a line user:password")
+        except (OSError, ValueError):
+            raise InputError("auth_file", file, "it must be a readable file of lines user:password") from None
+        pairs += [_pair("auth_file", line) for line in lines if line.strip() and not line.startswith("#")]
+    if (auth or file) and not pairs:
+        raise InputError("auth_file" if file else "auth", file or HIDDEN, "it must have an entry user:password")
     return Accounts(pairs) if pairs else None
 
 

@@ -1,7 +1,7 @@
 """Who a visitor of a public page is: a signed random cookie, of which only a keyed hash is kept, and an address.
 
 The cookie holds nothing but random bits and a signature, so that a made-up one is told from one that this server gave.
-An address is the peer's, or what a trusted proxy says of it (`RANKLAB_PROXIES`).
+An address is the peer's, or what a trusted proxy says of it (the setting `proxies`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hmac
 import ipaddress
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -131,20 +131,6 @@ def _network(text: str) -> str:
         mapped = address.ipv4_mapped
         return str(mapped) if mapped else str(ipaddress.ip_network((address, 64), strict=False))
     return str(address)
-
-
-def proxies_from(environment: Mapping[str, str] = os.environ) -> int | None:
-    """RANKLAB_PROXIES; without it None on a Space, else 0.
-
-    Raises:
-        InputError: it is no count.
-    """
-    text = environment.get("RANKLAB_PROXIES", "").strip()
-    if not text:
-        return None if environment.get("SPACE_ID") else 0
-    if not (text.isascii() and text.isdigit() and int(text[:4]) <= 20):
-        raise InputError("RANKLAB_PROXIES", text, "it must be how many proxies stand in front, 0 to 20")
-    return int(text)
 
 
 def cookie_header(value: str, *, framed: bool, secure: bool) -> str:

@@ -77,6 +77,7 @@ class Formatter(logging.Formatter):
             line = {"time": when, "level": record.levelname.lower(), "logger": record.name, "message": message}
             more = {"comparison": comparison, "run": run, "exception": failure}
             return json.dumps(line | {name: value for name, value in more.items() if value}, ensure_ascii=False)
+        message = re.sub(r"[\r\n]+", "\n    ", message)  # what somebody sent cannot look like a line of its own
         ids = f" [{run or comparison}]" if run or comparison else ""
         return f"{when} {record.levelname} {record.name}{ids}: {message}" + (f"\n{failure}" if failure else "")
 

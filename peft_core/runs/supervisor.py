@@ -108,8 +108,11 @@ class Supervisor:
 
     # --- what can be asked for ----------------------------------------------------------------------------------
 
-    def submit(self, spec: ComparisonSpec, visit: Visit | None = None) -> str:
-        """Store a comparison and train it as soon as its turn comes; return its id. visit: who asked for it.
+    def submit(self, spec: ComparisonSpec, visit: Visit | None = None, admit: Callable[[], None] | None = None) -> str:
+        """Store a comparison and train it as soon as its turn comes; return its id.
+
+        Args:
+            visit: who asked for it. admit: raises where one more may not be stored now; no other is meanwhile.
 
         Raises:
             InputError: it cannot run. QueueFull: too many wait. DiskFull: there is too little room. Nothing is stored.
@@ -118,6 +121,8 @@ class Supervisor:
         jobs.check(spec, self._trainer)
         self._make_sure_of_room()
         with self._scheduler.lock:
+            if admit:
+                admit()
             self._scheduler.make_sure_of_place()
             comparison_id = self._store.add(spec, self._ownership.name, visit)
             try:
@@ -138,8 +143,10 @@ class Supervisor:
         self._board.refresh(comparison_id)
         return bool(moved)
 
-    def resume(self, given: str) -> list[str]:
+    def resume(self, given: str, admit: Callable[[], None] | None = None) -> list[str]:
         """Queue a comparison's unfinished runs, or one run, again; return them. They go on from their checkpoints.
+
+        admit: as for `submit`, asked where all of the comparison has ended.
 
         Raises:
             InputError: there is nothing to resume. Refused: it is at work elsewhere, or still stopping. QueueFull.
@@ -163,6 +170,8 @@ class Supervisor:
                     f"Another process of RankLab is working on {comparison_id}; resume it when that has ended."
                 )
             if not is_open:
+                if admit:
+                    admit()
                 self._scheduler.make_sure_of_place()
             moved = self._store.requeue(comparison_id, wanted, self._ownership.name)
             self._scheduler.enqueue(comparison_id)

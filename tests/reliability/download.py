@@ -11,7 +11,7 @@ from pathlib import Path
 
 from peft_core.commands.compare import _Display
 from peft_core.records import ComparisonSpec, MethodSpec, TrainingConfig
-from peft_core.runs import Supervisor
+from peft_core.runs import Limits, Supervisor
 
 if __name__ == "__main__":
     spec = ComparisonSpec(
@@ -23,7 +23,7 @@ if __name__ == "__main__":
         eval_rows=16,
         training=TrainingConfig(steps=2, batch_size=8),
     )
-    with Supervisor(Path(sys.argv[1])) as supervisor:
+    with Supervisor(Path(sys.argv[1]), limits=Limits(spare=3600)) as supervisor:
         comparison = supervisor.submit(spec)
         until, said = time.monotonic() + 60, None
         while time.monotonic() < until and not (said and "MB" in said):

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.reliability
 
 def test_a_download_is_told_and_can_be_cancelled(tmp_path):
     roberta(tmp_path / "models/some/slow")
-    slow = Fault("/lfs/models/some/slow/model.safetensors", delay=30.0, method="GET")
+    slow = Fault("/lfs/models/some/slow/model.safetensors", delay=15.0, method="GET")
     with HubServer(tmp_path, faults=[slow]) as hub:
         done = subprocess.run(
             [sys.executable, "-m", "tests.reliability.download", str(tmp_path / "home")],

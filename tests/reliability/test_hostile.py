@@ -12,6 +12,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import psutil
 import pytest
 
 from peft_core.records import RunState, StateRecord, run_specs
@@ -30,6 +32,7 @@ from tests.reliability.hostile_sheet import CALLS, INPUTS, JSON, Input, form
 from tests.report.sample import METRIC, sample_result, sample_spec, step_events
 from ui.visitors import COOKIE, Visitors, key_of
 
+pytestmark = pytest.mark.reliability
 ROOT = Path(__file__).parents[2]
 HOST_SECRET = "hf_secretOfTheHostThatNobodySees"
 STEPS = 20
@@ -289,8 +292,21 @@ def test_200_starts_at_once(page: Page):
     def begin(_: int) -> str:
         return page.ask_as(visitors.issue(), "/ranklab/start", form(training={"steps": "400"}))[1]
 
-    with ThreadPoolExecutor(16) as many:
+    seen: list[tuple[int, str, int]] = []
+
+    def look(over: threading.Event) -> None:
+        while not over.is_set():
+            status, text = page.ask_as(page.cookie, f"/ranklab/view?id={page.words['SHARED']}")
+            shown = json.loads(text)
+            seen.append((status, json.dumps(shown["points"]), shown["seq"]))
+
+    over = threading.Event()
+    with ThreadPoolExecutor(17) as many:
+        viewer = many.submit(look, over)
         answers = [json.loads(text) for text in many.map(begin, range(200))]
+        over.set()
+        viewer.result(60)
+    assert len(seen) > 3 and len(set(seen)) == 1 and seen[0][0] == 200 and seen[0][2] >= STEPS, "viewers lose nothing"
     started = [answer["id"] for answer in answers if "id" in answer]
     said = {answer["errors"][0]["message"] for answer in answers if "errors" in answer}
     assert 1 <= len(started) <= int(SETTINGS["ADDRESS_COMPARISONS"])
@@ -320,6 +336,22 @@ def test_the_owner_may_do_what_others_may_not(page: Page):
         assert ask("/ranklab/runs/delete", {"id": hers})["seconds"] > 0
         assert ask("/ranklab/runs/undo", {"id": hers}) is None
         assert ask(f"/ranklab/download?id={hers}&format=json")["runs"]
+
+
+def test_no_process_of_the_page_has_a_secret_of_the_host(page: Page):
+    """Of what a process was started with: of the page itself that is the host's own."""
+    if not Path("/proc").is_dir():
+        pytest.skip("the environment of another process is Linux's to show")
+    children = psutil.Process(page.process.pid).children(recursive=True)
+    workers = [child for child in children if "peft_core.runs.worker" in " ".join(child.cmdline())]
+    assert workers, "comparisons of the test before this one wait or train"
+    for child in children:
+        environment = child.environ()
+        assert HOST_SECRET not in environment.values(), child.cmdline()
+        assert not [
+            name for name in environment if "TOKEN" in name and "PARALLEL" not in name and "IMPLICIT" not in name
+        ]
+        assert environment["RANKLAB_PUBLIC"] == "1"
 
 
 def test_afterwards_the_server_is_up_and_the_store_is_whole(page: Page):

@@ -4,23 +4,28 @@ server and its comparisons, so they go in their order; each can be run alone, to
 
 from __future__ import annotations
 
+import json
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from peft_core.records import RunState, View
 from peft_core.runs import Supervisor
+from tests.hub_server import Fault, HubServer
 from tests.reliability.support import Page, curve, gone, real, served, start_page
 from tests.runs.support import states, steps_of, supervise, until
+from ui.form import form_from_spec
 
 pytestmark = pytest.mark.reliability
-TRAINED = real("lora:rank=4,dropout=0.1", "bitfit", plan="apart", training={"steps": 250, "eval_every": 50})
+TRAINED = real("lora:rank=4,dropout=0.1", "bitfit", plan="apart", training={"steps": 150, "eval_every": 50})
 LONG = real("lora:rank=4", training={"steps": 100_000, "eval_every": 50_000})
 BAD = [
     ({"methods": [{"id": "lora", "options": {"rank": "0"}}]}, "methods.0.rank"),
@@ -44,15 +49,16 @@ BAD = [
 class Server:
     """The page on one folder, started anew where it has been ended."""
 
-    def __init__(self, folder: Path) -> None:
-        self.home, self.log = folder / "home", folder / "log"
+    def __init__(self, folder: Path, hub: HubServer) -> None:
+        self.home, self.log, self.hub = folder / "home", folder / "log", hub
+        self._environment = hub.environment(folder / "cache") | {"HF_HUB_OFFLINE": "0", "HF_HUB_ETAG_TIMEOUT": "90"}
         self._stack = ExitStack()
         self._page: Page | None = None
         self._whole: str | None = None
 
     def page(self) -> Page:
         if self._page is None or self._page.process.poll() is not None:
-            self._page = self._stack.enter_context(served(self.home, self.log))
+            self._page = self._stack.enter_context(served(self.home, self.log, self._environment))
         return self._page
 
     def whole(self) -> str:
@@ -70,9 +76,12 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory) -> Iterator[Server]:
-    made = Server(tmp_path_factory.mktemp("page"))
-    yield made
-    made.close()
+    folder = tmp_path_factory.mktemp("page")
+    with HubServer(folder / "hub") as hub:
+        made = Server(folder, hub)
+        yield made
+        made.close()
+        hub.faults.clear()
 
 
 def shown(page: Page, comparison_id: str) -> dict:
@@ -142,7 +151,7 @@ def test_the_page_shows_what_it_has_while_another_process_locks_the_store(server
     until(lambda: seen(page, made) >= 5, 90)
     slowest = 0.0
     with locked(server.home / "store.sqlite"):
-        until_then = time.monotonic() + 3
+        until_then = time.monotonic() + 2
         while time.monotonic() < until_then:
             started = time.monotonic()
             assert seen(page, made) >= 5 and page.get(f"ranklab/view?id={made}&after=3")["seq"] > 3
@@ -151,7 +160,26 @@ def test_the_page_shows_what_it_has_while_another_process_locks_the_store(server
     assert slowest < 5
     until(lambda: shown(page, made)["state"] == "finished", 90)
     view = server.view(made)
-    assert all(steps_of(view, number) == list(range(1, 251)) for number in range(2))
+    assert all(steps_of(view, number) == list(range(1, 151)) for number in range(2))
+
+
+@contextmanager
+def open_requests(server: Server, page: Page) -> Iterator[None]:
+    """Viewers whose streams are open, and a start with a model on a Hub that answers after a minute."""
+    server.hub.faults[:] = [Fault("some/slow", delay=60.0, times=1000)]
+    server.hub.requests.clear()
+    look = json.dumps(form_from_spec(real(model="some/slow")).model_dump()).encode()
+    asked = [b"GET /gradio_api/heartbeat/viewer%d HTTP/1.1\r\nHost: localhost\r\n\r\n" % number for number in range(20)]
+    asked += [
+        b"POST /ranklab/start HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Content-Length: %d\r\n\r\n%s" % (len(look), look)
+    ]
+    with ExitStack() as opened:
+        for text in asked:
+            viewer = opened.enter_context(socket.create_connection(("127.0.0.1", urlsplit(page.address).port)))
+            viewer.sendall(text)
+        until(lambda: any("some/slow" in path for path in server.hub.requests), 60)
+        yield
 
 
 def test_sigterm_lets_workers_save_and_a_run_goes_on_bit_for_bit_later(server):
@@ -159,13 +187,14 @@ def test_sigterm_lets_workers_save_and_a_run_goes_on_bit_for_bit_later(server):
     broken, waiting = page.start(TRAINED), page.start(LONG)
     until(lambda: seen(page, broken) >= 20, 90)
     workers = page.workers()
-    started = time.monotonic()
-    page.process.send_signal(signal.SIGTERM)
-    assert page.process.wait(50) == 0
+    with open_requests(server, page):
+        started = time.monotonic()
+        page.process.send_signal(signal.SIGTERM)
+        assert page.process.wait(50) == 0
     assert time.monotonic() - started < 50, "five times the bar of 10 seconds"
     assert workers and all(gone(pid) for pid in workers)
     before, never = server.view(broken), server.view(waiting)
-    assert states(before) == [RunState.INTERRUPTED] * 2 and 0 < before.runs[0].step < 250
+    assert states(before) == [RunState.INTERRUPTED] * 2 and 0 < before.runs[0].step < 150
     assert states(never) == [RunState.INTERRUPTED] and never.runs[0].step == 0, "nothing new was started"
     for run in before.runs:
         assert list((server.home / "comparisons" / broken / run.run / "checkpoints").glob("*.safetensors"))

@@ -8,9 +8,10 @@ import signal
 import pytest
 import torch
 
-from peft_core.records import ComparisonSpec, MethodSpec, RunState, TrainingConfig, View
+from peft_core.records import ComparisonSpec, MethodSpec, RunState, TrainingConfig
 from peft_core.runs import Limits, Supervisor
 from peft_core.runs.process import ProcessExecutor
+from tests.reliability.support import curve
 from tests.runs.support import reached, states
 
 pytestmark = pytest.mark.reliability
@@ -23,17 +24,6 @@ SPEC = ComparisonSpec(
     eval_rows=100,
     training=TrainingConfig(steps=40, batch_size=8, eval_every=10),
 )
-
-
-def curve(view: View) -> dict[tuple[str, str, int], object]:
-    """Everything that was measured, but for times."""
-    told = {}
-    for event in view.events:
-        if event["event"] != "state":
-            number = event["run"].rpartition("-")[2]
-            timeless = {key: value for key, value in event.items() if key not in ("run", "seq", "seconds")}
-            assert told.setdefault((number, event["event"], event["step"]), timeless) is timeless
-    return told
 
 
 @pytest.fixture(autouse=True)
@@ -71,19 +61,22 @@ def test_a_run_that_was_stopped_and_killed_follows_the_same_curve_bit_for_bit(tm
 
 
 def test_two_workers_one_of_which_was_killed_follow_the_curves_of_one_bit_for_bit(tmp_path):
-    training = SPEC.training.model_copy(update={"steps": 24})
+    training = SPEC.training.model_copy(update={"steps": 80, "eval_every": 40})
     spec = SPEC.model_copy(update={"plan": "workers", "eval_rows": 20, "training": training})
     executor = ProcessExecutor(tmp_path, threads=2)
     with Supervisor(tmp_path, executor=executor, limits=Limits(spare=3600)) as supervisor:
         broken = supervisor.submit(spec)
-        whole = supervisor.submit(spec.model_copy(update={"plan": "apart"}))
         reached(supervisor, broken, 4, timeout=60)
         plan = supervisor.view(broken).comparison.plan
         assert (plan["workers"], plan["threads"], len(plan["shares"])) == (2, 1, 2)
         os.kill(supervisor.processes()[0], signal.SIGKILL)
         assert supervisor.wait(broken, 60)
         supervisor.resume(broken)
-        assert supervisor.wait(broken, 60) and supervisor.wait(whole, 60)
-        views = supervisor.view(broken), supervisor.view(whole)
-        assert [states(view) for view in views] == [[RunState.FINISHED] * 2] * 2
-        assert curve(views[0]) == curve(views[1]) and views[0].comparison.plan == plan
+        assert supervisor.wait(broken, 60)
+        views = [supervisor.view(broken)]
+    with Supervisor(tmp_path, executor="thread") as supervisor:
+        whole = supervisor.submit(spec.model_copy(update={"plan": "apart"}))
+        assert supervisor.wait(whole, 60)
+        views.append(supervisor.view(whole))
+    assert [states(view) for view in views] == [[RunState.FINISHED] * 2] * 2
+    assert curve(views[0]) == curve(views[1]) and views[0].comparison.plan == plan

@@ -47,6 +47,8 @@ def test_text_is_for_people(lines):
     stream = lines("text")
     log.info("it is running", extra={"run": "c2345678-0"})
     assert stream.getvalue().endswith(" INFO tests.logs [c2345678-0]: it is running\n")
+    log.warning("no task %s", "x\r\n2026-01-01 WARNING root: all is well")
+    assert stream.getvalue().splitlines()[-1] == "    2026-01-01 WARNING root: all is well", "no line of its own"
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -21,7 +23,7 @@ from ui.logins import Login
 from ui.public import PublicRuns, VisitorUploads
 from ui.public_limits import PublicLimits
 from ui.pushes import Pushes
-from ui.visitors import NOBODY, Visitor, visiting
+from ui.visitors import NOBODY, Visitor, current, visiting
 
 LIMITS = Limits(beat=2.5, stall=30.0, stop=2.0, spare=0.0, undo=600.0)
 ADA, BOB, EVE = Visitor("aa", "01", True), Visitor("bb", "01", True), Visitor("ee", "02", True)
@@ -116,6 +118,46 @@ def test_a_visitor_and_an_address_have_so_many_at_once(supervisor: Supervisor, r
             runs.cancel(made)
     assert supervisor.wait(first, 20)
     begun(runs, ADA)
+
+
+def test_starts_at_the_same_moment_are_counted_one_by_one(runs: Belongings) -> None:
+    long, ready = comparison(steps=4000), threading.Barrier(8)
+
+    def begin(_: int) -> str | None:
+        ready.wait(20)
+        try:
+            return begun(runs, ADA, long)
+        except Refused:
+            return None
+
+    with ThreadPoolExecutor(8) as many:
+        made = [found for found in many.map(begin, range(8)) if found]
+    assert len(made) == 2
+    with visiting(ADA):
+        for found in made:
+            runs.cancel(found)
+
+
+def test_a_start_that_waits_for_the_hub_keeps_nobody_else_waiting(
+    runs: Belongings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, answered = threading.Event(), threading.Event()
+
+    def check(*_: object) -> None:
+        if current().id == ADA.id:
+            asked.set()
+            assert answered.wait(60)
+
+    monkeypatch.setattr("peft_core.runs.job.check", check)
+    with ThreadPoolExecutor(1) as other:
+        slow = other.submit(begun, runs, ADA)
+        assert asked.wait(20)
+        try:
+            assert begun(runs, BOB)
+            assert not slow.done()
+        finally:
+            answered.set()
+        assert slow.result(20)
 
 
 def test_old_comparisons_make_room(supervisor: Supervisor, runs: Belongings) -> None:

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from peft_core.records import InputError
-from ui.settings import ALIASES, ELSEWHERE, Settings, load, variable
+from ui.origins import origins_of
+from ui.public_limits import PublicLimits
+from ui.settings import ALIASES, ELSEWHERE, TABLE, Settings, load, variable
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,13 +68,26 @@ def test_gradios_variables_count_where_ours_are_not_set(tmp_path):
         ({}, "prot = 1", "FILE is 1; there is no such option; there are host, port,"),
         ({}, "auth = 7", "FILE is '(not shown)'; it must be a text."),
         ({}, "port = ", "it cannot be read: Invalid value"),
+        ({"RANKLAB_AUTH": "me"}, "", "RANKLAB_AUTH is '(not shown)'; every entry must be user:password"),
+        ({}, "auth = ','", "auth FILE is '(not shown)'; it must have an entry user:password."),
+        ({"RANKLAB_AUTH_FILE": "/nowhere"}, "", "RANKLAB_AUTH_FILE is '/nowhere'; it must be a readable file of lines"),
+        ({"RANKLAB_PROXIES": "all"}, "", "RANKLAB_PROXIES is 'all'; it must be a whole number from 0 to 20."),
+        ({"RANKLAB_ORIGINS": "a.example"}, "", "RANKLAB_ORIGINS is 'a.example'; it must be like https://example.org."),
+        ({}, "origins = 'https://a.b/c'", "origins FILE is 'https://a.b/c'; it must be like https://example.org."),
+        ({}, "origins = \"https://a; x 'none'\"", "origins FILE is "),
+        ({"RANKLAB_PUBLIC_STEPS": "many"}, "", "RANKLAB_PUBLIC_STEPS is 'many'; it must be a whole number from 1 to"),
+        ({"RANKLAB_PUBLIC_MINUTES": "inf"}, "", "RANKLAB_PUBLIC_MINUTES is 'inf'; it must be a number above 0"),
+        ({}, "[public_limits]\nsteps = 0", "public_limits.steps FILE is 0; it must be a whole number from 1 to"),
+        ({}, "[public_limits]\nsteps = true", "public_limits.steps FILE is 'true'; it must be a number or a text."),
+        ({}, "[public_limits]\nstep = 5", "public_limits.step FILE is 5; there is no such option; there are steps,"),
+        ({}, "public_limits = 5", "public_limits FILE is 5; it must be a table, [public_limits]."),
     ],
 )
 def test_a_wrong_value_is_one_sentence(tmp_path, environment, text, said):
     path = written(tmp_path, text)
     with pytest.raises(InputError) as caught:
         load(environment, tmp_path)
-    assert said.replace("FILE", f"in {path}") in str(caught.value) and "\n" not in str(caught.value)
+    assert re.sub(r"\bFILE\b", f"in {path}", said) in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_what_other_rooms_read_is_published(tmp_path):
@@ -85,18 +100,31 @@ def test_what_other_rooms_read_is_published(tmp_path):
     assert set(ELSEWHERE) <= set(Settings.model_fields)
 
 
+def test_limits_of_a_public_page_stand_in_a_table_and_the_environment_wins(tmp_path):
+    written(
+        tmp_path,
+        'public = true\norigins = "https://A.example/, http://b:1"\n[public_limits]\nsteps = 7\nminutes = 2.5\n',
+    )
+    environment = {"RANKLAB_PUBLIC_STEPS": "9", "RANKLAB_PUBLIC_RUNS": " "}
+    found = load(environment, tmp_path)
+    assert found.public_limits == PublicLimits(steps=9, minutes=2.5)
+    assert origins_of(found.origins) == {"https://a.example", "http://b:1"}
+
+
 def test_a_secret_is_not_in_the_settings_text():
     assert "letmein" not in repr(Settings(auth="me:letmein")) + str(Settings(auth="me:letmein"))
 
 
 def test_the_table_in_the_docs_is_the_model():
     text = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `(\w+)` \| `(RANKLAB_\w+)`(?: or `(\w+)`)? \| (.*?) \| (.*?) \|$", text, re.MULTILINE)
-    assert [row[0] for row in rows] == list(Settings.model_fields)
-    for name, own, other, default, meaning in rows:
-        field = Settings.model_fields[name]
-        assert own == variable(name) and other == ALIASES.get(name, "") and meaning == field.description
-        assert default == ("" if field.default is None else f"`{field.default}`"), name
+    (first, second) = text.split("| | | | **in the table `[public_limits]`; they count on a public page** |\n")
+    for part, kind, table in ((first, Settings, ""), (second, PublicLimits, TABLE)):
+        rows = re.findall(r"^\| `(\w+)` \| `(RANKLAB_\w+)`(?: or `(\w+)`)? \| (.*?) \| (.*?) \|$", part, re.MULTILINE)
+        assert [row[0] for row in rows] == [name for name in kind.model_fields if name != TABLE]
+        for name, own, other, default, meaning in rows:
+            field = kind.model_fields[name]
+            assert own == variable(name, table) and other == ALIASES.get(name, "") and meaning == field.description
+            assert default == ("" if field.default is None else f"`{field.default}`"), name
 
 
 def test_the_app_refuses_before_anything_starts(tmp_path):

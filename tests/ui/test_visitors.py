@@ -18,13 +18,15 @@ from starlette.testclient import TestClient
 from peft_core.records import ComparisonSpec, InputError, MethodSpec, TrainingConfig, public_mode
 from peft_core.runs import Limits, Refused
 from ui.form import FormError
-from ui.guard import Guard, Rules, is_foreign, origins_from
+from ui.guard import Guard, Rules
 from ui.house import House
-from ui.passwords import accounts_from
+from ui.origins import is_foreign, is_known, names_of, origins_of
+from ui.passwords import accounts_of
 from ui.public_limits import PublicLimits, check_size
 from ui.quotas import Rates, Tally
 from ui.scrub import scrubbed
-from ui.visitors import COOKIE, Visitor, Visitors, address_of, cookie_header, current, key_of, proxies_from
+from ui.settings import Settings
+from ui.visitors import COOKIE, Visitor, Visitors, address_of, cookie_header, current, key_of
 
 KEY = b"k" * 32
 
@@ -70,22 +72,6 @@ def test_only_trusted_proxies_say_what_an_address_is(peer, forwarded, proxies, e
     assert address_of(peer, forwarded, proxies) == expected
 
 
-def test_settings_are_read_from_the_environment() -> None:
-    assert (
-        proxies_from({}) == 0
-        and proxies_from({"SPACE_ID": "a/b"}) is None
-        and proxies_from({"RANKLAB_PROXIES": "2"}) == 2
-    )
-    with pytest.raises(InputError, match="RANKLAB_PROXIES"):
-        proxies_from({"RANKLAB_PROXIES": "all"})
-    assert PublicLimits.from_environment({"RANKLAB_PUBLIC_STEPS": "7"}).steps == 7
-    with pytest.raises(InputError, match="RANKLAB_PUBLIC_"):
-        PublicLimits.from_environment({"RANKLAB_PUBLIC_STEPS": "many"})
-    assert origins_from({"RANKLAB_ORIGINS": "https://a.example, http://b:1/"}) == {"https://a.example", "http://b:1"}
-    with pytest.raises(InputError, match="RANKLAB_ORIGINS"):
-        origins_from({"RANKLAB_ORIGINS": "a.example"})
-
-
 def test_a_space_is_public_unless_it_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     for said, space, expected in (("", "", False), ("1", "", True), ("", "a/b", True), ("0", "a/b", False)):
         monkeypatch.setenv("RANKLAB_PUBLIC", said)
@@ -96,15 +82,17 @@ def test_a_space_is_public_unless_it_says_otherwise(monkeypatch: pytest.MonkeyPa
 def test_a_public_house_gives_no_login_of_the_host_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANKLAB_PUBLIC", "1")
     environment = {"HF_TOKEN": "x", "SPACE_ID": "a/b", "FORWARDED_ALLOW_IPS": "*"}
-    house = House.of(tmp_path, environment)
+    house = House.of(tmp_path, Settings(), environment)
     assert "HF_TOKEN" not in environment and environment["RANKLAB_PUBLIC"] == "1"
     assert environment["FORWARDED_ALLOW_IPS"] == "" and house.rules.framed
     longest = PublicLimits().minutes * 60
     assert house.within(Limits()).total == longest and house.within(Limits(total=5)).total == 5
     assert house.queue(10_000) == PublicLimits().queue and house.queue(3) == 3
     monkeypatch.setenv("RANKLAB_PUBLIC", "0")
-    own = House.of(tmp_path, {})
+    own = House.of(tmp_path, Settings(), {})
     assert own.within(Limits()) == Limits() and own.queue(10_000) == 10_000
+    assert own.rules.names is not None and "127.0.0.1" in own.rules.names and house.rules.names is None
+    assert House.of(tmp_path, Settings(), {"SPACE_ID": "a/b"}).rules.names is None, "a private Space has its own name"
 
 
 def test_the_cookie_fits_where_the_page_stands() -> None:
@@ -151,18 +139,18 @@ def test_what_is_too_large_is_said_at_its_field() -> None:
 
 
 def test_accounts_come_from_the_environment_or_a_file(tmp_path: Path) -> None:
-    assert accounts_from({}) is None
-    accounts = accounts_from({"RANKLAB_AUTH": "ada:one:two,bob:p"})
+    assert accounts_of(None, None) is None
+    accounts = accounts_of("ada:one:two,bob:p", None)
     assert accounts is not None
     assert accounts("ada", "one:two") and accounts("bob", "p")
     assert not accounts("ada", "p") and not accounts("", "") and not accounts("bob", "P")
     file = tmp_path / "who"
     file.write_text("# people\ncy:x,y\n")
-    from_file = accounts_from({"RANKLAB_AUTH_FILE": str(file)})
+    from_file = accounts_of(None, str(file))
     assert from_file is not None and from_file("cy", "x,y")
     for wrong in ("ada", "ada:", ":secret"):
         with pytest.raises(InputError) as caught:
-            accounts_from({"RANKLAB_AUTH": wrong})
+            accounts_of(wrong, None)
         assert "secret" not in str(caught.value)
 
 
@@ -205,9 +193,10 @@ def guarded(rules: Rules) -> Starlette:
 
 
 def test_a_visitor_gets_one_cookie_and_keeps_its_name() -> None:
-    client = TestClient(guarded(Rules(visitors=Visitors(KEY))))
+    client = TestClient(guarded(Rules(visitors=Visitors(KEY), names=None)))
     first = client.get("/ranklab/echo")
     assert "HttpOnly" in first.headers["set-cookie"]
+    assert first.headers["cache-control"] == "private, no-store", "what one visitor sees is in no cache for another"
     again = client.get("/ranklab/echo")
     assert again.text == first.text and "set-cookie" not in again.headers
     assert TestClient(client.app).get("/ranklab/echo").text != first.text
@@ -217,15 +206,16 @@ def test_a_visitor_gets_one_cookie_and_keeps_its_name() -> None:
 
 
 def test_a_page_of_ones_own_needs_no_cookie() -> None:
-    client = TestClient(guarded(Rules()))
+    client = TestClient(guarded(Rules()), base_url="http://localhost")
     answer = client.get("/ranklab/echo")
     assert answer.text == "0 " and "set-cookie" not in answer.headers
+    assert answer.headers["content-security-policy"] == "frame-ancestors 'self'", "no other site frames it"
     assert client.get("/gradio_api/file=x").status_code == 200, "Gradio's own rules hold there"
     assert client.post("/ranklab/start", headers={"Origin": "https://evil.example"}).status_code == 403
 
 
 def test_too_many_requests_are_told_when_to_come_again() -> None:
-    client = TestClient(guarded(Rules(PublicLimits(starts_per_minute=3), Visitors(KEY))))
+    client = TestClient(guarded(Rules(PublicLimits(starts_per_minute=3), Visitors(KEY), names=None)))
     client.get("/")
     answers = [client.post("/ranklab/start") for _ in range(4)]
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
@@ -234,7 +224,7 @@ def test_too_many_requests_are_told_when_to_come_again() -> None:
 
 
 def test_large_and_slow_bodies_are_not_taken() -> None:
-    client = TestClient(guarded(Rules(PublicLimits(body_seconds=0.3), Visitors(KEY))))
+    client = TestClient(guarded(Rules(PublicLimits(body_seconds=0.3), Visitors(KEY), names=None)))
     assert client.post("/ranklab/start", content=b"x" * 1_100_000).status_code == 413
 
     def pieces():
@@ -265,8 +255,8 @@ def test_large_and_slow_bodies_are_not_taken() -> None:
 
 
 def test_with_a_login_nothing_of_ours_is_open_without_it() -> None:
-    app = guarded(Rules())
-    app.auth, app.cookie_id, app.tokens = accounts_from({"RANKLAB_AUTH": "a:b"}), "id", {"good": "a"}
+    app = guarded(Rules(names=None))
+    app.auth, app.cookie_id, app.tokens = accounts_of("a:b", None), "id", {"good": "a"}
     client = TestClient(app)
     assert client.get("/ranklab/echo").status_code == 401
     assert client.get("/ranklab/echo", headers={"Cookie": "access-token-id=bad"}).status_code == 401
@@ -276,10 +266,32 @@ def test_with_a_login_nothing_of_ours_is_open_without_it() -> None:
     assert [client.post("/login").status_code for _ in range(8)].count(429) == 2
 
 
-def test_the_limits_are_documented() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "public.md").read_text(encoding="utf-8")
-    rows = [
-        f"| `RANKLAB_PUBLIC_{name.upper()}` | {field.default:g} | {field.description} |"
-        for name, field in PublicLimits.model_fields.items()
-    ]
-    assert "\n".join(rows) in text
+@pytest.mark.parametrize(
+    ("host", "known"),
+    [
+        ("127.0.0.1:7860", True),
+        ("[::1]:7860", True),
+        ("192.168.1.5", True),
+        ("LocalHost:7860", True),
+        ("box.", True),
+        ("lab.example:443", True),
+        ("evil.example:7860", False),
+        ("localhost.evil.example", False),
+        ("127.0.0.1.evil.example", False),
+        ("[::1", False),
+        ("", False),
+    ],
+)
+def test_a_page_of_ones_own_answers_to_its_own_names(host: str, known: bool) -> None:
+    """Else a site whose name leads here would be the same site to a browser."""
+    assert is_known(host, names_of("box", origins_of("https://lab.example"))) is known
+
+
+def test_a_name_that_was_made_to_lead_here_is_refused() -> None:
+    client = TestClient(guarded(Rules()), base_url="http://localhost")
+    rebound = {"Host": "evil.example:7860", "Sec-Fetch-Site": "same-origin", "Origin": "http://evil.example:7860"}
+    assert client.post("/ranklab/start", headers=rebound).status_code == 403
+    assert client.get("/", headers={"Host": "evil.example", "Sec-Fetch-Mode": "navigate"}).status_code == 403
+    assert client.get("/ranklab/echo").status_code == 200
+    anywhere = TestClient(guarded(Rules(visitors=Visitors(KEY), names=None)))
+    assert anywhere.get("/ranklab/echo", headers={"Host": "any.example"}).status_code == 200

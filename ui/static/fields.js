@@ -4,7 +4,7 @@ import { h } from "./util.js";
 
 let made = 0;
 
-/** field: {name, type, choices, default, help, min, max}. onInput(text) is called at every change. */
+/** field: {name, type, choices, default, help, min, max, most}; most: what a public page takes. onInput(text) is called at every change. */
 export function fieldInput(path, field, value, onInput, label = field.name.replaceAll("_", " ")) {
   const id = `rl-field-${++made}`;
   const input = field.choices || field.type === "bool" ? chooser(field, value) : typing(field, value);
@@ -16,17 +16,23 @@ export function fieldInput(path, field, value, onInput, label = field.name.repla
   });
   const help = helpText(field);
   const box = h("div.rl-field", { "data-field": path, title: help },
-    h("label", { for: id }, label),
+    h("label", { for: id }, label, h("span.rl-most", {}, atMost(field.most))),
     input,
     h("span.rl-sr", { id: `${id}-help` }, help),
     h("p.rl-error", { id: `${id}-error`, "aria-live": "polite" }));
   return box;
 }
 
+/** What stands behind a label whose field is capped: a number, or a text with one in it. */
+export function atMost(most) {
+  return most ? ` up to ${typeof most === "number" ? most.toLocaleString("en") : most}` : "";
+}
+
 function helpText(field) {
   const bounds = [];
   if (field.min !== null && field.min !== undefined) bounds.push(`${field.exclusive_min ? "above" : "from"} ${field.min}`);
   if (field.max !== null && field.max !== undefined) bounds.push(`${field.exclusive_max ? "below" : "to"} ${field.max}`);
+  if (field.most) bounds.push(`${atMost(field.most).trim()} on this public page`);
   return [field.help, bounds.join(" ")].filter(Boolean).join("; ");
 }
 

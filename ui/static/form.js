@@ -1,6 +1,6 @@
 // The form of a new comparison, made from the server's lists. Its state is a plain object of texts.
 
-import { fieldInput, setError } from "./fields.js";
+import { atMost, fieldInput, setError } from "./fields.js";
 import { fixed, get, h, has, post, swatch, whole, words } from "./util.js";
 
 const FIRST = ["rank", "bottleneck", "length", "target_rank", "d", "sparsity", "masks"];
@@ -103,14 +103,20 @@ export class Form {
       h("div.rl-grid2", {}, this.field("seeds", { name: "seeds", type: "str", help: "one run per method and seed, separated by commas" }), this.lengthField()),
       h("div.rl-grid2", {}, this.training("batch_size"), this.training("learning_rate")),
       this.advanced(), this.said.box,
-      this.general, this.start);
+      h("div.rl-go", {}, this.general, this.start));
     this.drawRows();
   }
 
   // --- single fields ---
 
+  /** What a public page takes of a field; nothing on a page of one's own. */
+  most(name) {
+    const limits = this.catalogue.limits;
+    return limits && (name === "seeds" ? `${limits.runs} runs` : limits[name === "max_new_tokens" ? "max_length" : name]);
+  }
+
   field(name, description, label) {
-    return fieldInput(name, description, this.state[name], (text) => this.set(() => (this.state[name] = text)), label);
+    return fieldInput(name, { ...description, most: this.most(name) }, this.state[name], (text) => this.set(() => (this.state[name] = text)), label);
   }
 
   set(change) {
@@ -120,7 +126,7 @@ export class Form {
 
   training(name) {
     const description = this.catalogue.training.find((field) => field.name === name);
-    return fieldInput(`training.${name}`, description, this.state.training[name], (text) => this.set(() => (this.state.training[name] = text)));
+    return fieldInput(`training.${name}`, { ...description, most: this.most(name) }, this.state.training[name], (text) => this.set(() => (this.state.training[name] = text)));
   }
 
   pickModel(model) {
@@ -200,7 +206,7 @@ export class Form {
   lengthField() {
     const unit = this.state.training.epochs ? "epochs" : "steps";
     const description = this.catalogue.training.find((field) => field.name === unit);
-    const kind = { ...description, default: unit === "steps" ? "240" : "" };
+    const kind = { ...description, default: unit === "steps" ? "240" : "", most: this.most(unit) };
     const box = fieldInput(`training.${unit}`, kind, this.state.training[unit], (text) => this.set(() => (this.state.training[select.value] = text)), "length");
     const select = h("select", { "aria-label": "unit of the length" }, h("option", { value: "steps" }, "steps"), h("option", { value: "epochs" }, "epochs"));
     select.value = unit;
@@ -210,6 +216,7 @@ export class Form {
       this.state.training[select.value] = input.value;
       input.placeholder = select.value === "steps" ? "240" : "";
       box.dataset.field = `training.${select.value}`;
+      box.querySelector(".rl-most").textContent = atMost(this.most(select.value));
       this.changed();
     });
     const pair = h("div.rl-pair");
