@@ -10,6 +10,8 @@ from pathlib import Path
 
 from peft_core.records import View, public_mode
 from peft_core.runs import Limits, Supervisor
+from peft_core.runs.confinement import Confinement
+from peft_core.runs.machine import usable_cores
 from ui.belongings import Belongings
 from ui.engine import Engine
 from ui.exports import Exports
@@ -28,6 +30,8 @@ from ui.visitors import Visitors, key_of
 log = logging.getLogger(__name__)
 SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN", "HUGGINGFACE_TOKEN", "HF_API_TOKEN")
 """Logins of the Hub that the host may have. None is for a visitor."""
+WORKER_NICE, WORKER_GB = 10, 8.0
+"""Priority and memory of what works for strangers, where the settings say nothing."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,14 @@ class House:
         }
         environment.update(said)
         environment.setdefault("RANKLAB_MAX_MODEL_GB", str(limits.model_gb))
+        confined = Confinement(
+            nice=WORKER_NICE,
+            memory_gb=WORKER_GB,
+            cpu_minutes=limits.minutes * usable_cores(),
+            network="loading",
+        )
+        for name, value in confined.to_environment().items():
+            environment.setdefault(name, value)
         log.warning("this page is public: visitors see what they share, and change what is their own")
         return cls(home, Rules(limits, visitors, origins, None, framed), limits)
 

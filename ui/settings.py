@@ -27,7 +27,20 @@ PREFIX = "RANKLAB_"
 TABLE = "public_limits"
 ALIASES = {"host": "GRADIO_SERVER_NAME", "port": "GRADIO_SERVER_PORT"}
 """Variables of Gradio's that count where ours is not set: a Space sets them."""
-ELSEWHERE = ("home", "public", "data", "max_model_gb", "upload_mib", "uploads_mib", "log_level", "log_format")
+ELSEWHERE = (
+    "home",
+    "public",
+    "data",
+    "max_model_gb",
+    "upload_mib",
+    "uploads_mib",
+    "log_level",
+    "log_format",
+    "worker_nice",
+    "worker_memory_gb",
+    "worker_cpu_minutes",
+    "worker_network",
+)
 """Settings that other rooms, or worker processes, read from the environment."""
 SECRET = ("auth",)
 """Never shown, not even where they are wrong."""
@@ -73,6 +86,22 @@ class Settings(Frozen):
     upload_mib: float = Field(FILE_MIB, gt=0, le=LARGEST, description="the largest uploaded file, in MiB")
     uploads_mib: float = Field(TOTAL_MIB, gt=0, le=LARGEST, description="all uploaded files together, in MiB")
     max_model_gb: float | None = Field(None, gt=0, le=LARGEST, description="the largest weights that are loaded, in GB")
+    worker_nice: int | None = Field(
+        None, ge=0, le=19, description="added to the priority's number of what trains; without it 0, if public 10"
+    )
+    worker_memory_gb: float | None = Field(
+        None, gt=0, le=LARGEST, description="GB of memory of a process that trains; without it all, if public 8"
+    )
+    worker_cpu_minutes: float | None = Field(
+        None,
+        gt=0,
+        le=LARGEST,
+        description="its processor time; without it any, if public `minutes` of all cores",
+    )
+    worker_network: Literal["any", "loading"] | None = Field(
+        None,
+        description="loading: the Hub's, proxies' and name servers' TCP ports alone; without it any, if public loading",
+    )
     data: str | None = Field(None, min_length=1, description="folder or zip with rows of the public benchmarks")
     metrics: bool | None = Field(None, description="whether /metrics answers; without it on a page that is not public")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least that is logged")

@@ -17,6 +17,7 @@ from starlette.testclient import TestClient
 
 from peft_core.records import ComparisonSpec, InputError, MethodSpec, TrainingConfig, public_mode
 from peft_core.runs import Limits, Refused
+from peft_core.runs.confinement import Confinement
 from ui.form import FormError
 from ui.guard import Guard, Rules
 from ui.house import House
@@ -85,6 +86,8 @@ def test_a_public_house_gives_no_login_of_the_host_away(tmp_path: Path, monkeypa
     house = House.of(tmp_path, Settings(), environment)
     assert "HF_TOKEN" not in environment and environment["RANKLAB_PUBLIC"] == "1"
     assert environment["FORWARDED_ALLOW_IPS"] == "" and house.rules.framed
+    confined = Confinement.from_environment(environment)
+    assert confined.nice > 0 and confined.memory_gb and confined.cpu_minutes and confined.network == "loading"
     longest = PublicLimits().minutes * 60
     assert house.within(Limits()).total == longest and house.within(Limits(total=5)).total == 5
     assert house.queue(10_000) == PublicLimits().queue and house.queue(3) == 3
