@@ -3,7 +3,7 @@ window.layout = (() => {
   const up = (element, test) => element && (test(element) ? element : up(element.parentElement, test));
   const style = (element) => getComputedStyle(element);
   const clipped = (element) => up(element.parentElement, (one) => style(one).overflowX !== "visible");
-  const floats = (element) => up(element, (one) => one.matches("button, .rl-define") && ["fixed", "sticky"].includes(style(one).position));
+  const floats = (element) => up(element, (one) => one.matches("button, .rl-go, .rl-define") && ["fixed", "sticky"].includes(style(one).position));
   const shown = (element) => element.checkVisibility({ visibilityProperty: true, opacityProperty: true });
   const name = (element) => `${element.tagName.toLowerCase()}.${[...element.classList].join(".")} "${(element.innerText || element.ariaLabel || "").slice(0, 40)}"`;
   const CONTROLS = ".rl :is(button, input, select, textarea, a[href], summary)";

@@ -66,7 +66,7 @@ def test_a_table_is_uploaded_corrected_and_trained_on(visitor: Visitor, table: P
     short = {"training.steps": "12", "training.batch_size": "8", "seeds": "0"}
     for field, text in short.items():
         write(page, field, text)
-    page.locator(".rl-form > button[type=submit]").click()
+    page.locator(".rl-form button[type=submit]").click()
     expect(page.locator(".rl-recent option:checked")).to_contain_text("my_reviews.csv.gz on tiny-text", timeout=SLOW)
     expect(page.locator(".rl-state")).to_have_attribute("data-state", "finished", timeout=90_000)
     expect(page.locator('[data-chart="score"] .rl-title')).to_have_text("Accuracy")
@@ -82,7 +82,7 @@ def test_what_is_wrong_with_a_table_is_said_and_stops_the_start(visitor: Visitor
     path.write_text("text,label\n" + "a film,good\n" * 40)
     upload(page, path)
     expect(page.locator(".rl-problem")).to_contain_text("good")
-    page.locator(".rl-form > button[type=submit]").click()
+    page.locator(".rl-form button[type=submit]").click()
     expect(page.locator('[data-field="task"] .rl-error')).to_contain_text("good", timeout=SLOW)
     assert page.locator(".rl-recent").input_value() == before
     wrong = tmp_path / "x.exe"
@@ -106,7 +106,7 @@ def test_a_model_of_any_name_and_a_benchmark_with_a_papers_settings(visitor: Vis
     expect(page.locator('[data-field="model"] select')).to_have_value("roberta-base")
     choose(page, "model", "other:")
     page.locator('[data-field="model"] input').fill(str(tmp_path))
-    page.locator(".rl-form > button[type=submit]").click()
+    page.locator(".rl-form button[type=submit]").click()
     expect(page.locator('[data-field="model"] .rl-error')).to_contain_text("holds no config.json", timeout=SLOW)
     page.reload()
     expect(page.locator('[data-field="model"] input')).to_have_value(str(tmp_path), timeout=SLOW)
@@ -119,7 +119,7 @@ def test_the_panel_fits_a_phone(visitor: Visitor, table: Path) -> None:
     wait_for_points(page, "score", 0)
     if not page.locator(".rl-form").is_visible():
         page.locator(".rl-formbox > summary").click()
-    expect(page.locator(".rl-form > button[type=submit]")).to_be_visible(timeout=SLOW)
+    expect(page.locator(".rl-form button[type=submit]")).to_be_visible(timeout=SLOW)
     upload(page, table)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     for box in (".rl-form", ".rl-own", ".rl-found"):

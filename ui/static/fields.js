@@ -16,7 +16,7 @@ export function fieldInput(path, field, value, onInput, label = field.name.repla
   });
   const help = helpText(field);
   const box = h("div.rl-field", { "data-field": path, title: help },
-    h("label", { for: id }, label, h("span.rl-most", {}, atMost(field.most))),
+    h("label", { for: id }, label, h("span.rl-upto", {}, atMost(field.most))),
     input,
     h("span.rl-sr", { id: `${id}-help` }, help),
     h("p.rl-error", { id: `${id}-error`, "aria-live": "polite" }));

@@ -216,7 +216,7 @@ export class Form {
       this.state.training[select.value] = input.value;
       input.placeholder = select.value === "steps" ? "240" : "";
       box.dataset.field = `training.${select.value}`;
-      box.querySelector(".rl-most").textContent = atMost(this.most(select.value));
+      box.querySelector(".rl-upto").textContent = atMost(this.most(select.value));
       this.changed();
     });
     const pair = h("div.rl-pair");
