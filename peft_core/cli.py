@@ -131,6 +131,7 @@ def _add_compare(commands: argparse._SubParsersAction) -> None:
     for name, field in TrainingConfig.model_fields.items():
         _add_field(parser, name, field)
     _add_lock(parser)
+    _add_executor(parser)
     parser.add_argument("--reference", metavar="METHOD", help="what differences are to, as it is given (the first one)")
     parser.add_argument("--out", metavar="DIR", help="folder for results.json and report.html")
 
@@ -145,15 +146,25 @@ def _add_field(parser: argparse.ArgumentParser, name: str, field: FieldInfo) -> 
     )
 
 
+def _add_executor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--executor", choices=("process", "thread", "ray"), default="process", help="how workers run (process)"
+    )
+    parser.add_argument(
+        "--ray-address", metavar="A", help="host:port of a Ray cluster's head, or auto; none: one of this machine alone"
+    )
+    parser.add_argument("--ray-cpus", metavar="N", help="CPUs of a worker on the cluster (1)")
+    parser.add_argument("--ray-gpus", metavar="N", help="its GPUs, or a part of one (1 where the device may be CUDA)")
+    parser.add_argument("--ray-memory", metavar="GIB", help="memory that is kept for it (none)")
+
+
 def _add_sweep(commands: argparse._SubParsersAction) -> None:
     parser = _command(
         commands, "sweep", "try settings of methods, as many for each, on validation rows", "sweep", "sweep"
     )
     parser.add_argument("spec", metavar="SPEC.yaml", help="the grid: tasks, methods, learning rates, seeds")
     parser.add_argument("--out", metavar="FILE.json", help="trials and choices; what it holds is kept (SPEC.json)")
-    parser.add_argument(
-        "--executor", choices=("process", "thread"), default="process", help="how workers run (process)"
-    )
+    _add_executor(parser)
     parser.add_argument(
         "--jobs", metavar="N", help="workers at once (small models: one a core, each with one thread; 1)"
     )

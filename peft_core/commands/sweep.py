@@ -6,19 +6,17 @@ import argparse
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from peft_core.commands._executor import check_options, executor_of
 from peft_core.commands._output import messages, print_json, print_table
 from peft_core.records import ComparisonSpec, InputError, SweepSpec, Trial, checked, parse_scalar
 from peft_core.report.choice import choices
-
-if TYPE_CHECKING:
-    from peft_core.runs.executors import Executor
 
 WHAT = (
     "scores of the first metric on validation rows, which are no training rows and no evaluation rows; choices: the"
@@ -28,6 +26,7 @@ WHAT = (
 
 def sweep(options: argparse.Namespace) -> int:
     """Trains what the file lacks and chooses. 0: done; 1: a worker ended early, or a method has no choice."""
+    check_options(options)
     spec, jobs = read_sweep(Path(options.spec)), _jobs(options.jobs)
     out = Path(options.out) if options.out else Path(options.spec).with_suffix(".json")
     if out.is_dir():
@@ -48,7 +47,8 @@ def sweep(options: argparse.Namespace) -> int:
 
 
 def _swept(options: argparse.Namespace, spec: SweepSpec, out: Path, jobs: int | None) -> int:
-    from peft_core.runs.sweep import Ledger, grid, work
+    from peft_core.runs.ray import RayExecutor
+    from peft_core.runs.sweep import TRAINER, Ledger, grid, work
 
     cells, absences = grid(spec)
     rows = {(cell.spec.model, cell.spec.task): _rows(cell.spec) for cell in cells}
@@ -69,8 +69,9 @@ def _swept(options: argparse.Namespace, spec: SweepSpec, out: Path, jobs: int | 
         ledger.forget_failed()
     with tempfile.TemporaryDirectory(prefix="sweep-") as folder, _Bar(len(cells), len(ledger.trials)) as bar:
         place = Path(folder)
-        executor = _executor(options.executor, place)
-        reasons = work(cells, ledger, executor, jobs or _workers(spec), place, bar.told)
+        executor = executor_of(options, place, TRAINER)
+        jobs = jobs or (executor.slots() if isinstance(executor, RayExecutor) else _workers(spec))
+        reasons = work(cells, ledger, executor, jobs, place, bar.told)
     for reason in reasons:
         messages.print(f"{reason}; the same command goes on from here.", style="red", markup=False)
     whole = ledger.document()
@@ -131,18 +132,6 @@ def _workers(spec: SweepSpec) -> int:
         return 1
     models = {spec.model_of(task) for task in spec.tasks}
     return usable_cores() if all(threads_for(model_info(model).parameters) == 1 for model in models) else 1
-
-
-def _executor(name: str, folder: Path) -> Executor:
-    from peft_core.runs.sweep import TRAINER
-
-    if name == "thread":
-        from peft_core.runs.executors import ThreadExecutor
-
-        return ThreadExecutor(TRAINER)
-    from peft_core.runs.process import ProcessExecutor
-
-    return ProcessExecutor(folder, TRAINER)
 
 
 class _Bar:

@@ -20,6 +20,7 @@ class Offer(Frozen):
     cores: int = Field(1, ge=1, description="cores that may be used at once")
     start_seconds: float = Field(0.0, ge=0, description="what it takes until another worker trains")
     own_threads: bool = Field(True, description="whether a worker's number of threads is its own to choose")
+    own_cores: bool = Field(False, description="whether each worker has cores of its own, as on a cluster")
 
 
 class Plan(Frozen):

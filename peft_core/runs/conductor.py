@@ -112,7 +112,8 @@ class Conductor:
         again = any(run.step > 0 or run.state is not RunState.QUEUED for run in runs)
         job = self._job.model_copy(update={"runs": tuple(run.run for run in runs), "resume": again, "share": share})
         several = self._plan is None and self._several(runs)
-        return job.model_copy(update={"plan": self._plan, "offer": self._executor.offer(several)})
+        counts = self._store.event_counts(job.comparison) if again else {}
+        return job.model_copy(update={"plan": self._plan, "offer": self._executor.offer(several), "events": counts})
 
     def _several(self, runs: list[RunRow]) -> bool:
         """Whether more than one worker may be of use."""

@@ -20,7 +20,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from peft_core.records import ComparisonSpec, Event, Frozen, InputError, Offer, Plan, RunFailure, RunSpec, run_specs
+from peft_core.runs.numbering import Numbering
 
 log = logging.getLogger(__name__)
 DEFAULT_TRAINER = "peft_core.training:train_comparison"
@@ -36,7 +39,9 @@ class Job(Frozen):
 
     plan: as it is recorded, and then `runs` are of the share of that number. None: the worker chooses one for all of
     the comparison, reports it, and trains the first share. offer: what it may choose from; without it and without a
-    plan the worker is the only one.
+    plan the worker is the only one. events: how many of a run's events are stored already; numbered: the worker numbers
+    those that it reports (`numbering.py`). places: names of the runs' files in the storage, where those are not the
+    comparison's own; they are removed from it when such a run has finished.
     """
 
     comparison: str
@@ -47,6 +52,9 @@ class Job(Frozen):
     plan: Plan | None = None
     share: int = 0
     offer: Offer | None = None
+    events: dict[str, int] = Field(default_factory=dict)
+    numbered: bool = False
+    places: dict[str, str] = Field(default_factory=dict)
 
     def run_specs(self) -> list[RunSpec]:
         return [run for run in run_specs(self.comparison, self.spec) if run.run in self.runs]
@@ -75,13 +83,22 @@ def check(spec: ComparisonSpec, trainer: str) -> None:
 
 def perform(job: Job, trainer: str, send: Send, stop: Callable[[str], bool]) -> bool:
     """Train; everything goes out through `send`. False where training as a whole failed, with the reason sent."""
+    numbering = Numbering(job, send)
+
+    def emit(event: Event) -> None:
+        encoded = as_json(event)
+        if job.numbered:
+            numbering.emit(event, encoded)
+        else:
+            send({"event": encoded})
+
     try:
         function, _ = load_trainer(trainer)
         function(
             job.spec,
             job.run_specs(),
             folder=job.folder,
-            emit=lambda event: send({"event": as_json(event)}),
+            emit=emit,
             notice=lambda facts: send({"notice": strict(facts)}),
             stop=stop,
             resume=job.resume,

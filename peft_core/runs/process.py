@@ -77,8 +77,10 @@ def worker_environment(environment: Mapping[str, str], threads: int) -> dict[str
 class ProcessWorker:
     """A process that is or becomes a job's worker. early_log: where it writes until it has a job."""
 
-    def __init__(self, trainer: str, threads: int, early_log: Path, oom_count: Callable[[], int]) -> None:
-        self.inbox = Inbox()
+    def __init__(
+        self, trainer: str, threads: int, early_log: Path, oom_count: Callable[[], int], inbox: Inbox | None = None
+    ) -> None:
+        self.inbox = inbox or Inbox()
         self.started = time.monotonic()
         self._oom_count, self._oom_before = oom_count, oom_count()
         self.early_log = self._log_file = early_log

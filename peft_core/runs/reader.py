@@ -156,6 +156,12 @@ class Reader:
             raise folders.unknown(given)
         return comparison_id, (given,) if is_run else tuple(known)
 
+    def event_counts(self, comparison_id: str) -> dict[str, int]:
+        """How many events of each run are stored, changes of its state left out."""
+        query = "SELECT run, COUNT(*) FROM events WHERE comparison = ? AND kind <> 'state' GROUP BY run"
+        with self._reading() as connection:
+            return {str(row[0]): int(row[1]) for row in connection.execute(query, (comparison_id,))}
+
     def owner(self, comparison_id: str) -> str:
         """Who works on the comparison, or did last."""
         with self._reading() as connection:

@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
 from peft_core.records import ComparisonRow, ComparisonSpec, InputError, RunState, View, public_mode
 from peft_core.runs import folders
@@ -45,7 +45,7 @@ class Supervisor:
     """Runs comparisons from a store under `home`.
 
     Args:
-        executor: `process`, `thread`, or one made elsewhere.
+        executor: `process`, `thread`, `ray`, or one made elsewhere.
         concurrency: comparisons that train at once; the others wait.
         max_queue: comparisons that may wait.
         server: take the lock that only one server on a folder can hold.
@@ -60,7 +60,7 @@ class Supervisor:
         self,
         home: Path,
         *,
-        executor: Literal["process", "thread"] | Executor = "process",
+        executor: str | Executor = "process",
         concurrency: int = 1,
         max_queue: int = 20,
         server: bool = False,
@@ -76,7 +76,12 @@ class Supervisor:
             self._ownership.close()
             raise
         self._board = Board(self._store)
-        self._executor = self._choose(executor, concurrency)
+        try:
+            self._executor = self._choose(executor, concurrency)
+        except BaseException:
+            self._store.close()
+            self._ownership.close()
+            raise
         self._scheduler = Scheduler(
             self.home,
             self._store,
@@ -89,13 +94,17 @@ class Supervisor:
         )
         self._bin = Bin(self._store, self._remove_files, self.limits.undo, empties=server)
 
-    def _choose(self, executor: Literal["process", "thread"] | Executor, concurrency: int) -> Executor:
+    def _choose(self, executor: str | Executor, concurrency: int) -> Executor:
         if executor == "process":
             return ProcessExecutor(self.home, self._trainer, workers=max(1, usable_cores() // max(1, concurrency)))
         if executor == "thread":
             return ThreadExecutor(self._trainer)
+        if executor == "ray":
+            from peft_core.runs.ray import RayExecutor
+
+            return RayExecutor(self.home, self._trainer)
         if isinstance(executor, str):
-            raise InputError("executor", executor, "it must be one of process, thread")
+            raise InputError("executor", executor, "it must be one of process, thread, ray")
         return executor
 
     def __enter__(self) -> Self:

@@ -260,7 +260,8 @@ def _begin(cells: Sequence[Cell], executor: Executor, folder: Path) -> _Post:
     spec = cells[0].spec.model_copy(update={"methods": tuple(cell.setting for cell in cells)})
     runs = run_specs("sweep", spec)
     by_run = {run.run: cell for run, cell in zip(runs, cells, strict=True)}
-    job = Job(comparison="sweep", spec=spec, runs=tuple(by_run), folder=own, resume=False)
+    places = {run: f"cells/{cell.key}" for run, cell in by_run.items()}
+    job = Job(comparison="sweep", spec=spec, runs=tuple(by_run), folder=own, resume=True, places=places)
     return _Post(executor.start(job), by_run, set(by_run))
 
 

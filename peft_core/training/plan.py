@@ -91,7 +91,7 @@ def candidates(measured: Measured, offer: Offer, workers: int, work: Work) -> li
     found = [Candidate("apart", 1, threads, rate, work.seconds(rate, rate)) for threads, rate in alone.items()]
     for threads, rate in measured.folded.items():
         found.append(Candidate("lockstep", 1, threads, rate, work.seconds(rate, alone[threads])))
-    gain = 1 + min(workers - 1, measured.idle) * WORKER_GAIN
+    gain = workers if offer.own_cores else 1 + min(workers - 1, measured.idle) * WORKER_GAIN
     if workers > 1 and 1 in alone:
         seconds = work.seconds(alone[1] * gain, alone[1] * gain) + offer.start_seconds
         found.append(Candidate("apart", workers, 1, alone[1] * gain, seconds))

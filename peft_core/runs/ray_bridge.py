@@ -1,0 +1,250 @@
+"""The process that talks to Ray: `python -m peft_core.runs.ray_bridge`. It is started by the Ray executor.
+
+It is a process of its own because Ray ends whoever is connected when the head or the own node is lost, and that must
+not be the one that has the page, the store and the queue. Standard input: JSON lines `{"begin": number, "job": ...}`,
+`{"stop": number, "run": id or null}`, `{"end": number}`, `{"took": number, "count": n}`; its end means that the
+executor is gone. Standard output: JSON lines `{"cluster": resources}` once it is connected, and with `of`, the number
+of an attempt, its `reports`, a sign of life (`silent`: seconds since the worker's last), `waits`, `lost` or `ending`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import sys
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import peft_core
+from peft_core.records import RunState
+from peft_core.runs.job import Job
+from peft_core.runs.machine import usable_cores
+from peft_core.runs.ray_host import Host, described, place_of
+from peft_core.runs.ray_options import RayOptions
+from peft_core.runs.storage import Storage
+from peft_core.runs.worker import Reporter, leave, take_pipes
+
+log = logging.getLogger(__name__)
+MOST_AHEAD = 2000
+"""Reports that the executor may have got and nobody has taken yet; then no more are asked for."""
+TAKE_SECONDS, END_SECONDS, SIGN_SECONDS = 0.5, 2.0, 1.0
+PATIENCE = 3
+"""Signs of life while a worker waits for its place, before that is told."""
+OBJECT_STORE = 80 * 2**20
+"""Of a cluster that is started here: no rows and no weights pass through Ray."""
+EXIT_REFUSED = 4
+
+
+class Attempt:
+    """One job on one actor, from the request for its resources to its end."""
+
+    def __init__(self, number: int, job: Job, bridge: Bridge) -> None:
+        self.number, self._job, self._bridge = number, job, bridge
+        self._ahead, self._room = 0, asyncio.Event()
+        self._stops: list[str | None] = []
+        self._actor: Any = None
+        self._begun = False
+        self.task = asyncio.create_task(self._live())
+
+    def took(self, count: int) -> None:
+        self._ahead -= count
+        self._room.set()
+
+    def stop(self, run: str | None) -> None:
+        self._stops.append(run)
+        if self._begun:
+            self._actor.stop.remote(run)
+
+    async def end(self) -> None:
+        """End the worker and its actor without asking it."""
+        self.task.cancel()
+        await self._close()
+
+    async def _live(self) -> None:
+        import ray
+
+        try:
+            if await self._begin():
+                await self._follow()
+        except ray.exceptions.RayTaskError as error:
+            self._say(ending={"how": "failed", "reason": f"{type(error.cause).__name__}: {error.cause}", "log": ""})
+        except ray.exceptions.RayError as error:
+            self._say(lost=_why(error))
+        except OSError as error:
+            self._say(ending={"how": "failed", "reason": f"the storage cannot be read: {error}", "log": ""})
+        await self._close()
+
+    async def _begin(self) -> bool:
+        """Have the actor placed and the worker started; false where it cannot be done on that node."""
+        import ray
+
+        options = self._bridge.options
+        resources = options.resources(self._job.spec.training.device, ray.cluster_resources().get("GPU", 0))
+        await asyncio.to_thread(self._send_files)
+        self._actor = self._bridge.host.options(max_restarts=0, max_concurrency=4, **resources).remote()
+        started = self._actor.begin.remote(described(self._job), self._bridge.trainer, options.threads, options.storage)
+        waits = asyncio.wrap_future(started.future())
+        wanted, signs = ", ".join(f"{count:g} {name}" for name, count in resources.items() if count), 0
+        while not (await asyncio.wait({waits}, timeout=SIGN_SECONDS))[0]:
+            signs += 1
+            self._say(waits=wanted.replace("num_", "").upper() if signs >= PATIENCE else "", silent=0.0)
+        answer = waits.result()
+        if answer["version"] != peft_core.__version__:
+            answer["refused"] = f"the node has version {answer['version']} of RankLab, not {peft_core.__version__}"
+        if answer["refused"]:
+            self._say(ending={"how": "failed", "reason": answer["refused"], "log": ""})
+            return False
+        self._begun = True
+        self._say(begun=True, silent=0.0)
+        for run in self._stops:
+            self._actor.stop.remote(run)
+        return True
+
+    async def _follow(self) -> None:
+        after = 0
+        while True:
+            while self._ahead >= MOST_AHEAD:
+                self._room.clear()
+                await self._room.wait()
+            answer = await self._actor.take.remote(after, TAKE_SECONDS)
+            if reports := answer["reports"]:
+                assert answer["first"] == after + 1, "the actor's numbers have no gaps"
+                after += len(reports)
+                self._ahead += len(reports)
+                await asyncio.to_thread(self._fetch_files, reports)
+                self._say(reports=reports, silent=answer["silent"])
+            else:
+                self._say(silent=answer["silent"])
+            if answer["ending"]:
+                self._say(ending=answer["ending"])
+                return
+
+    def _send_files(self) -> None:
+        """What the runs begin with goes to the storage, where there is one."""
+        starts = self._job.folder / "starts"
+        if self._bridge.storage is not None and starts.is_dir() and not self._job.places:
+            self._bridge.storage.put_folder(starts, f"comparisons/{self._job.comparison}/shared/starts")
+
+    def _fetch_files(self, reports: list[dict[str, Any]]) -> None:
+        """A run that has ended is on this disk as if it had been trained here."""
+        if self._bridge.storage is None or self._job.places:
+            return
+        for event in (report.get("event", {}) for report in reports):
+            if event.get("event") == "state" and RunState(event["state"]).ended:
+                folder = self._job.folder / event["run"]
+                self._bridge.storage.get_folder(place_of(self._job, event["run"]), folder, without=("checkpoints",))
+
+    async def _close(self) -> None:
+        import ray
+
+        if self._actor is not None:
+            actor, self._actor = self._actor, None
+            closing = asyncio.wrap_future(actor.close.remote().future())
+            closing.add_done_callback(lambda done: done.cancelled() or done.exception())
+            await asyncio.wait({closing}, timeout=END_SECONDS)
+            ray.kill(actor)
+        self._bridge.attempts.pop(self.number, None)
+
+    def _say(self, **what: Any) -> None:
+        self._bridge.say({"of": self.number, **what})
+
+
+class Bridge:
+    """Between an executor's lines and the actors of a cluster."""
+
+    def __init__(self, reporter: Reporter, options: RayOptions, trainer: str) -> None:
+        import ray
+
+        self.options, self.trainer, self._reporter = options, trainer, reporter
+        self.storage = Storage(options.storage) if options.storage else None
+        self.host: Any = ray.remote(Host)
+        self.attempts: dict[int, Attempt] = {}
+
+    def say(self, line: Mapping[str, Any]) -> None:
+        self._reporter.send(dict(line))
+
+    def obey(self, line: Mapping[str, Any]) -> None:
+        """Carry out a line of the executor."""
+        if "begin" in line:
+            self.attempts[line["begin"]] = Attempt(line["begin"], Job.model_validate(line["job"]), self)
+        elif (attempt := self.attempts.get(next(iter(line.values())))) is None:
+            return
+        elif "stop" in line:
+            attempt.stop(line["run"])
+        elif "took" in line:
+            attempt.took(line["count"])
+        else:
+            self._ends = asyncio.create_task(attempt.end())
+
+
+def _why(error: BaseException) -> str:
+    """The loss of an actor in half a sentence."""
+    text = " ".join(str(error).split())
+    if "OutOfMemory" in type(error).__name__ or "memory" in text.lower():
+        return "the node ran out of memory"
+    if "node" in text.lower() and any(word in text.lower() for word in ("died", "dead", "terminated", "removed")):
+        return "the node was lost"
+    log.warning("an actor is gone: %s", text)
+    return "the worker's Ray process was lost"
+
+
+async def serve(bridge: Bridge, pipe: int) -> None:
+    """Read lines until the executor is gone."""
+    loop, lines = asyncio.get_running_loop(), asyncio.Queue[bytes | None]()
+
+    def read() -> None:
+        with os.fdopen(pipe, "rb") as opened:
+            for line in opened:
+                loop.call_soon_threadsafe(lines.put_nowait, line)
+        loop.call_soon_threadsafe(lines.put_nowait, None)
+
+    threading.Thread(target=read, name="lines", daemon=True).start()
+    while (line := await lines.get()) is not None:
+        bridge.obey(json.loads(line))
+    await asyncio.gather(*(attempt.end() for attempt in list(bridge.attempts.values())))
+
+
+def connect(address: str | None) -> dict[str, float]:
+    """Join the cluster, or start one of this machine; its resources."""
+    import ray
+
+    quiet: dict[str, Any] = {"namespace": "ranklab", "log_to_driver": False, "logging_level": logging.ERROR}
+    if address is None:
+        own = {"num_cpus": usable_cores(), "include_dashboard": False, "object_store_memory": OBJECT_STORE}
+        ray.init("local", **own, **quiet)
+    else:
+        ray.init(address, **quiet)
+    return {name: float(count) for name, count in ray.cluster_resources().items() if name in ("CPU", "GPU")}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trainer", required=True)
+    parser.add_argument("--options", required=True, help="fields of RayOptions as JSON")
+    given = parser.parse_args()
+    options = RayOptions(**json.loads(given.options))
+    reports, pipe = take_pipes()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    reporter = Reporter(reports)
+    try:
+        found = connect(options.address)
+        bridge = Bridge(reporter, options, given.trainer)
+    except Exception as error:  # whatever Ray raises is why there is no cluster
+        log.exception("no cluster")
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        reporter.send({"refused": lines[0]})
+        leave(EXIT_REFUSED)
+    reporter.send({"cluster": found})
+    asyncio.run(serve(bridge, pipe))
+    import ray
+
+    ray.shutdown()
+    leave(0)
+
+
+if __name__ == "__main__":
+    main()

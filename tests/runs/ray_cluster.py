@@ -1,0 +1,74 @@
+"""A real cluster of small nodes for the tests, in a process of its own: `python -m tests.runs.ray_cluster NODES`.
+
+It says its address, and on lines `lose` (a node that is not the head is killed with all its processes) and `add` how
+many nodes it has then. It ends with its standard input.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import secrets
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HAS_RAY = importlib.util.find_spec("ray") is not None
+needs_ray = pytest.mark.skipif(not HAS_RAY, reason="Ray is not installed (requirements-ray.txt)")
+SMALL = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+
+
+class Nodes:
+    """The cluster, as a test has it. environment: what whoever joins it needs."""
+
+    def __init__(self, nodes: int) -> None:
+        self.environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        passed = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.runs.ray_cluster", str(nodes)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            cwd=Path(__file__).parents[2],
+            env=passed | self.environment,
+        )
+        self.address = self._answer()
+
+    def tell(self, word: str) -> int:
+        """Lose or add a node; how many there are then."""
+        self._process.stdin.write(f"{word}\n")
+        self._process.stdin.flush()
+        return int(self._answer())
+
+    def close(self) -> None:
+        self._process.stdin.close()
+        self._process.wait(30)
+
+    def _answer(self) -> str:
+        for line in self._process.stdout:
+            if line.startswith("> "):
+                return line[2:].strip()
+        raise AssertionError("the cluster did not start")
+
+
+def main() -> None:
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={**SMALL, "include_dashboard": False})
+    for _ in range(int(sys.argv[1]) - 1):
+        cluster.add_node(**SMALL)
+    print(f"> {cluster.address}", flush=True)
+    for line in sys.stdin:
+        if line.strip() == "lose":
+            cluster.remove_node(sorted(cluster.worker_nodes, key=lambda node: node.unique_id)[0], allow_graceful=False)
+        else:
+            cluster.add_node(**SMALL)
+        print(f"> {1 + len(cluster.worker_nodes)}", flush=True)
+    cluster.shutdown()
+
+
+if __name__ == "__main__":
+    main()
