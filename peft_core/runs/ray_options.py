@@ -75,14 +75,21 @@ class RayOptions:
 
 def require_ray() -> None:
     """Raises `InputError` where Ray is not installed, or too old to authenticate."""
-    try:
-        version = metadata.version("ray")
-    except metadata.PackageNotFoundError:
-        raise InputError("executor", "ray", INSTALL) from None
+    version = installed()
+    if version is None:
+        raise InputError("executor", "ray", INSTALL)
     parts = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
     if parts < LEAST_VERSION:
         least = ".".join(map(str, LEAST_VERSION))
         raise InputError("executor", "ray", f"Ray {version} has no authentication; install {least} or newer")
+
+
+def installed() -> str | None:
+    """The version of Ray that is installed; None where there is none."""
+    try:
+        return metadata.version("ray")
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def secured(address: str | None, environment: Mapping[str, str]) -> dict[str, str]:

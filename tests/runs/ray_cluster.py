@@ -15,6 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from peft_core.runs.ray import RayExecutor
+from peft_core.runs.ray_options import RayOptions
+from tests.runs.stand_in import TRAINER
+
 HAS_RAY = importlib.util.find_spec("ray") is not None
 needs_ray = pytest.mark.skipif(not HAS_RAY, reason="Ray is not installed (requirements-ray.txt)")
 SMALL = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
@@ -52,6 +56,25 @@ class Nodes:
             if line.startswith("> "):
                 return line[2:].strip()
         raise AssertionError("the cluster did not start")
+
+
+class Shared(RayExecutor):
+    """An executor that outlives the supervisors it is given to: they end their workers, it stays connected."""
+
+    def __init__(self, folder: Path, address: str, **options: object) -> None:
+        super().__init__(folder, TRAINER, RayOptions(address=address, **options))
+
+    def close(self) -> None:
+        with self._lock:
+            workers = [*self._waiting, *self._at_work.values()]
+        for worker in workers:
+            worker.kill()
+
+    def processes(self) -> list[int]:
+        return []
+
+    def end(self) -> None:
+        super().close()
 
 
 def main() -> None:

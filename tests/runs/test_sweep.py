@@ -252,10 +252,10 @@ def test_bad_options_are_refused(tmp_path, capsys, arguments, status):
 
 def test_an_executor_that_is_not_there_is_refused(capsys):
     with pytest.raises(SystemExit) as end:
-        main(["sweep", "spec.yaml", "--executor", "ray"])
+        main(["sweep", "spec.yaml", "--executor", "slurm"])
     assert end.value.code == 2
     said = capsys.readouterr().err
-    assert "ray" in said and "process" in said and said.count("\n") == 1
+    assert "slurm" in said and "process" in said and said.count("\n") == 1
 
 
 def test_stopping_it_by_hand_ends_with_status_130(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from peft_core.records import Plan, RunState
+from peft_core.records import Offer, Plan, RunState
 from peft_core.runs import Limits
 from peft_core.runs.process import ProcessExecutor
 from tests.runs.stand_in import TRAINER, loss
@@ -170,7 +170,8 @@ def test_what_a_comparison_may_use_follows_what_it_asks_for(tmp_path, spec, work
         reached(supervisor, comparison_id, 1)
         run = supervisor.view(comparison_id).runs[0].run
         offer = json.loads((supervisor.folder(run) / "process").read_text().split(maxsplit=1)[1])
-    assert offer == {"workers": workers, "cores": 2, "start_seconds": 0.7 if workers == 2 else 0.0, "own_threads": True}
+    seconds = 0.7 if workers == 2 else 0.0
+    assert Offer(**offer) == Offer(workers=workers, cores=2, start_seconds=seconds)
 
 
 def test_a_short_comparison_is_offered_one_worker(tmp_path):

@@ -1,0 +1,41 @@
+"""One small cluster for all tests that need Ray, and one connection to it."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.runs.ray_cluster import Nodes, Shared
+
+
+@pytest.fixture(scope="session")
+def nodes():
+    """Three nodes with one CPU each."""
+    made = Nodes(3)
+    before = {name: os.environ.get(name) for name in made.environment}
+    os.environ.update(made.environment)
+    try:
+        yield made
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+        made.close()
+
+
+@pytest.fixture(scope="session")
+def shared(nodes, tmp_path_factory):
+    """An executor that many tests share: each joining of a cluster takes seconds."""
+    executor = Shared(tmp_path_factory.mktemp("ray"), nodes.address)
+    yield executor
+    executor.end()
+
+
+@pytest.fixture
+def on_ray(shared, monkeypatch):
+    """The shared executor, and the patience that a cluster needs."""
+    monkeypatch.setattr("tests.runs.support.PATIENCE", 8.0)
+    return shared

@@ -1,0 +1,60 @@
+"""A trainer without a model that keeps checkpoints as the real one does, and sweeps that take their time."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from peft_core.records import RunState, StateRecord, StepRecord
+from tests.runs import sweep_trainer
+from tests.runs.stand_in import loss, result
+
+TRAINER = "tests.runs.ray_trainer:train_comparison"
+SWEEP = "tests.runs.ray_trainer:train_cells"
+EVERY, KEEP = 5, 2
+
+
+def train_comparison(spec, runs, *, folder, emit, notice, stop, resume, plan=None, share=0, offer=None):
+    total, seconds = spec.training.total_steps(0), spec.task_options.get("step_seconds", 0.02)
+    notice({"metric": "accuracy", "baseline_score": 0.5})
+    for run in runs:
+        kept = folder / run.run / "checkpoints"
+        kept.mkdir(parents=True, exist_ok=True)
+        found = sorted(kept.glob("step-*.safetensors"))
+        step = int(found[-1].read_text()) if resume and found else 0
+        (folder / run.run / "process").write_text(f"{os.getpid()} {step}\n")
+        emit(StateRecord(run=run.run, step=step, state=RunState.RUNNING))
+        while step < total:
+            step += 1
+            time.sleep(seconds)
+            emit(step_record(run, step))
+            if step % EVERY == 0:
+                (kept / f"step-{step:09d}.safetensors").write_text(str(step))
+                for old in sorted(kept.glob("step-*.safetensors"))[:-KEEP]:
+                    old.unlink()
+        (folder / run.run / "adapter").mkdir(exist_ok=True)
+        (folder / run.run / "adapter" / "adapter.json").write_text("{}")
+        emit(StateRecord(run=run.run, step=step, state=RunState.FINISHED, result=result(step)))
+
+
+def train_cells(spec, runs, *, folder, emit, notice, stop, resume):
+    def slowly(event):
+        time.sleep(0.4)
+        emit(event)
+
+    sweep_trainer.train(spec, runs, folder=folder, emit=slowly, notice=notice, stop=stop, resume=resume)
+
+
+def step_record(run, step):
+    return StepRecord(
+        run=run.run,
+        step=step,
+        loss=loss(run.seed, step),
+        learning_rate=0.1,
+        grad_norm=1.0,
+        seconds=0.1 * step,
+        flops=1.0,
+        adapter_flops_executed=0,
+        adapter_flops_nominal=0,
+        active_parameters=10,
+    )

@@ -1,0 +1,341 @@
+"""What the Ray executor is made of, without a cluster: refusals, numbers of events, files, attempts."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from peft_core.cli import main
+from peft_core.records import InputError, Plan, RunState, StateRecord
+from peft_core.runs.job import OUT_OF_MEMORY, Job, perform
+from peft_core.runs.numbering import keep_fitting, read_notes, steps_of
+from peft_core.runs.ray_host import MARK, MOST_WAITING, Full, Host, described
+from peft_core.runs.ray_options import RayOptions, require_ray, secured
+from peft_core.runs.ray_worker import RayWorker
+from peft_core.runs.storage import Storage
+from tests.runs.ray_trainer import TRAINER
+from tests.runs.support import comparison, until
+
+TOKEN = {"RAY_AUTH_TOKEN": "t" * 32}
+SMALL = ["compare", "--task", "acceptability", "--method", "lora:rank=2", "--steps", "1"]
+
+
+@pytest.fixture(autouse=True)
+def _no_token(monkeypatch, tmp_path):
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE", "RANKLAB_STORAGE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "nobody"))
+
+
+# --- what is refused -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("address", ["10.0.0.7:6379", "auto", "head.example:6379", "[2001:db8::1]:6379"])
+@pytest.mark.parametrize("environment", [{}, TOKEN | {"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_TOKEN": " "}])
+def test_a_cluster_beyond_this_machine_is_not_joined_without_a_token(address, environment):
+    with pytest.raises(InputError, match="joined with token authentication only") as refused:
+        secured(address, environment)
+    assert str(refused.value).count(".") <= address.count(".") + 1 and "\n" not in str(refused.value)
+
+
+def test_a_token_turns_authentication_on_wherever_it_comes_from(tmp_path):
+    assert secured("10.0.0.7:6379", TOKEN) == TOKEN | {"RAY_AUTH_MODE": "token"}
+    (tmp_path / "token").write_text("t" * 32)
+    named = {"RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")}
+    assert secured("10.0.0.7:6379", named) == named | {"RAY_AUTH_MODE": "token"}
+    (tmp_path / "nobody" / ".ray").mkdir(parents=True)
+    (tmp_path / "nobody" / ".ray" / "auth_token").write_text("t" * 32)
+    assert secured("auto", {}) == {"RAY_AUTH_MODE": "token"}
+
+
+def test_on_loopback_a_token_is_used_where_there_is_one_and_a_cluster_of_our_own_always_has_one():
+    assert secured("127.0.0.1:6379", {}) == {}
+    own, other = secured(None, {"RAY_ADDRESS": "10.0.0.7:6379"}), secured(None, {})
+    assert own["RAY_AUTH_MODE"] == "token" and len(own["RAY_AUTH_TOKEN"]) == 64 and "RAY_ADDRESS" not in own
+    assert own["RAY_AUTH_TOKEN"] != other["RAY_AUTH_TOKEN"]
+
+
+@pytest.mark.parametrize("address", ["ray://10.0.0.7:10001", "head", "head:", ":6379x", "http://a:1"])
+def test_an_address_of_another_kind_is_refused(address):
+    with pytest.raises(InputError, match="it must be auto or host:port"):
+        secured(address, TOKEN)
+
+
+def test_without_ray_the_command_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setattr("peft_core.runs.ray_options.installed", lambda: None)
+    assert main([*SMALL, "--executor", "ray"]) == 2
+    said = capsys.readouterr().err
+    assert said == "executor is 'ray'; it needs Ray; install it with `pip install -r requirements-ray.txt`.\n"
+
+
+def test_a_ray_that_cannot_authenticate_is_refused(monkeypatch):
+    monkeypatch.setattr("peft_core.runs.ray_options.installed", lambda: "2.51.9")
+    with pytest.raises(InputError, match=r"Ray 2\.51\.9 has no authentication; install 2\.52 or newer"):
+        require_ray()
+    monkeypatch.setattr("peft_core.runs.ray_options.installed", lambda: "2.52.0rc1")
+    require_ray()
+
+
+def test_nothing_is_started_where_the_cluster_must_not_be_joined(monkeypatch, capsys):
+    monkeypatch.setattr("peft_core.runs.ray_options.installed", lambda: "2.60.0")
+    monkeypatch.setattr("peft_core.runs.ray.subprocess.Popen", None)
+    assert main([*SMALL, "--executor", "ray", "--ray-address", "10.0.0.7:6379"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("option", ["--ray-address=a:1", "--ray-cpus=2", "--ray-gpus=0.5", "--ray-memory=4"])
+def test_options_of_a_cluster_need_one(option, capsys):
+    assert main([*SMALL, option]) == 2
+    assert "it needs --executor ray" in capsys.readouterr().err
+
+
+# --- options ----------------------------------------------------------------------------------------------------
+
+
+def test_a_worker_gets_what_the_options_and_the_specification_say():
+    options = RayOptions.of("h:1", {"RANKLAB_RAY_CPUS": "2.5", "RANKLAB_RAY_MEMORY_GIB": "1.5"})
+    assert options.threads == 2
+    assert options.resources("auto", 0) == {"num_cpus": 2.5, "num_gpus": 0.0, "memory": 3 * 2**29}
+    assert options.resources("auto", 4)["num_gpus"] == options.resources("cuda", 0)["num_gpus"] == 1.0
+    assert options.resources("cpu", 4)["num_gpus"] == 0.0
+    parts = RayOptions.of(None, {"RANKLAB_RAY_GPUS": "0.25", "RANKLAB_RAY_ADDRESS": "auto"})
+    assert parts.resources("auto", 0) == {"num_cpus": 1.0, "num_gpus": 0.25} and parts.address == "auto"
+
+
+@pytest.mark.parametrize("text", ["-1", "nan", "two", "1e9"])
+def test_an_option_that_is_no_number_is_refused(text):
+    with pytest.raises(InputError, match="it must be a number from 0"):
+        RayOptions.of(None, {"RANKLAB_RAY_CPUS": text})
+
+
+# --- the storage ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["folder", "file", "memory"])
+def test_files_come_back_from_the_storage_as_they_were(kind, tmp_path):
+    url = {"folder": str(tmp_path / "there"), "file": f"file://{tmp_path}/there", "memory": f"memory://{tmp_path}"}[
+        kind
+    ]
+    storage, folder = Storage(url), tmp_path / "here"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "sub" / "one").write_bytes(b"1")
+    (folder / "two").write_bytes(b"22")
+    storage.put_folder(folder, "runs/a", without=("nothing",))
+    storage.put(folder / "two", "runs/b/two")
+    assert storage.names("runs/a") == ["sub/one", "two"] and storage.names("runs/none") == []
+    storage.get_folder("runs/a", tmp_path / "back", without=("sub",))
+    assert (tmp_path / "back" / "two").read_bytes() == b"22" and not (tmp_path / "back" / "sub").exists()
+    assert not storage.get("runs/none", tmp_path / "back" / "none") and not (tmp_path / "back" / "none").exists()
+    storage.drop("runs/a/two")
+    storage.drop("runs/a/two")
+    assert Storage(url).names("runs/a") == ["sub/one"]
+    storage.remove("runs/a")
+    storage.remove("runs/a")
+    assert storage.names("runs") == ["b/two"]
+    with pytest.raises(ValueError):
+        storage.put(folder / "two", "../two")
+
+
+def test_a_storage_of_an_unknown_kind_is_refused():
+    with pytest.raises(InputError, match="it must be a URL that fsspec can open"):
+        Storage("floppy://a/b")
+
+
+# --- the numbers of events --------------------------------------------------------------------------------------
+
+
+def job(folder, *, steps=12, methods=1, **fields):
+    spec = comparison(methods=methods, steps=steps, step_seconds=0.0)
+    runs = tuple(f"abcdefgh-{number}" for number in range(methods))
+    return Job(comparison="abcdefgh", spec=spec, runs=runs, folder=folder, numbered=True, **{"resume": False} | fields)
+
+
+def performed(made):
+    sent = []
+    assert perform(made, TRAINER, sent.append, lambda run: False)
+    return sent
+
+
+def test_a_checkpoint_is_noted_with_the_events_before_it_and_numbers_go_on_from_there(tmp_path):
+    run, first = tmp_path / "abcdefgh-0", performed(job(tmp_path))
+    assert [report["n"] for report in first if "n" in report] == list(range(1, 13))
+    assert read_notes(run) == {5: 5, 10: 10} and [report["saved"]["step"] for report in first if "saved" in report] == [
+        5,
+        10,
+    ]
+    keep_fitting(run, 9)
+    assert steps_of(run) == {5}, "the events before step 10 are not all stored"
+    again = performed(job(tmp_path, resume=True, events={"abcdefgh-0": 9}))
+    assert [report["n"] for report in again if "n" in report] == list(range(6, 13))
+    assert [report["event"]["step"] for report in again if "n" in report] == list(range(6, 13))
+
+
+def test_checkpoints_of_another_executor_are_taken_as_they_are(tmp_path):
+    performed(job(tmp_path).model_copy(update={"numbered": False}))
+    run = tmp_path / "abcdefgh-0"
+    keep_fitting(run, 12)
+    assert steps_of(run) == {5, 10} and not read_notes(run)
+    again = performed(job(tmp_path, resume=True, events={"abcdefgh-0": 12}))
+    assert min(report["n"] for report in again if "n" in report) == 13
+
+
+def taken(host, until_step=None):
+    """All that a host reports, or what it does until a step."""
+    reports = []
+    while True:
+        answer = host.take(len(reports), 5.0)
+        assert answer["first"] == len(reports) + 1
+        reports += answer["reports"]
+        steps = [report["event"]["step"] for report in reports if "n" in report]
+        if answer["ending"] or (until_step and steps and steps[-1] >= until_step):
+            return reports, answer["ending"]
+
+
+def test_a_run_goes_on_on_another_node_from_the_storage_alone(tmp_path):
+    url, here = f"file://{tmp_path}/storage", tmp_path / "page"
+    slow = job(here, steps=40, resume=False)
+    slow = slow.model_copy(update={"spec": comparison(methods=1, steps=40, step_seconds=0.03)})
+    host = Host()
+    assert host.begin(described(slow), TRAINER, 1, url)["refused"] is None
+    before, _ = taken(host, until_step=17)
+    host.close()
+    stored = max(report["n"] for report in before if "n" in report)
+    other = Host()
+    later = slow.model_copy(update={"resume": True, "events": {"abcdefgh-0": stored}})
+    assert other.begin(described(later), TRAINER, 1, url)["refused"] is None
+    after, ending = taken(other)
+    other.close()
+    assert ending["how"] == "done"
+    numbers = [report["n"] for report in after if "n" in report]
+    assert numbers[0] in (11, 16) and numbers == list(range(numbers[0], 41)), "from the last checkpoint that fits"
+    assert Storage(url).names("comparisons/abcdefgh/abcdefgh-0/adapter") == ["adapter.json"]
+    assert not here.exists(), "nothing but the storage was used"
+
+
+def test_a_node_that_does_not_see_the_folder_says_so(tmp_path):
+    assert "set RANKLAB_STORAGE" in Host().begin(described(job(tmp_path)), TRAINER, 1, None)["refused"]
+    (tmp_path / MARK).touch()
+    host = Host()
+    assert host.begin(described(job(tmp_path)), TRAINER, 1, None)["refused"] is None
+    reports, _ = taken(host)
+    assert len([report for report in reports if "n" in report]) == 12
+    host.close()
+
+
+def test_a_worker_waits_while_too_much_is_in_its_inbox(tmp_path):
+    import threading
+
+    inbox = Full()
+    writer = threading.Thread(target=lambda: [inbox.put({"number": number}) for number in range(MOST_WAITING + 10)])
+    writer.start()
+    until(lambda: inbox._reports.qsize() == MOST_WAITING)
+    assert writer.is_alive()
+    found = inbox.take(0.0)
+    writer.join(5)
+    found += inbox.take(0.0)
+    assert [report["number"] for report in found] == list(range(MOST_WAITING + 10))
+
+
+# --- attempts ---------------------------------------------------------------------------------------------------
+
+
+class Fake:
+    """An executor that only notes what it is told."""
+
+    def __init__(self, restarts=2):
+        self.options = RayOptions(restarts=restarts)
+        self.lines, self.due = [], []
+
+    def tell(self, line):
+        self.lines.append(line)
+
+    def again(self, worker):
+        self.due.append(worker)
+
+    def forget(self, worker, number):
+        self.lines.append({"end": number})
+
+
+def step(run, number):
+    return {"event": {"event": "step", "run": run, "step": number}, "n": number}
+
+
+def ended_event(run, state=RunState.FINISHED):
+    return {"event": json.loads(StateRecord(run=run, step=3, state=state).model_dump_json())}
+
+
+def test_what_is_left_begins_again_and_no_event_comes_twice(tmp_path):
+    line = Fake()
+    worker = RayWorker(job(tmp_path, methods=2), line)
+    first = worker.begin(1)["job"]
+    assert first["numbered"] and not first["resume"]
+    one, two = first["runs"]
+    worker.hear({"reports": [step(one, 1), step(one, 2), ended_event(one), step(two, 1), step(two, 2)]})
+    worker.hear({"lost": "the node was lost"})
+    assert line.due == [worker] and worker.ended() is None
+    again = worker.begin(2)["job"]
+    assert (again["runs"], again["events"], again["resume"]) == ([two], {one: 2, two: 2}, True)
+    worker.hear({"reports": [step(two, 2), step(two, 3)]})
+    reports = worker.inbox.take(0)
+    events = [
+        (report["event"]["run"], report["event"]["step"])
+        for report in reports
+        if report.get("event", {}).get("event") == "step"
+    ]
+    assert events == [(one, 1), (one, 2), (two, 1), (two, 2), (two, 3)]
+    (said,) = [report["notice"]["message"] for report in reports if "notice" in report]
+    assert said == "The node was lost; worker 1 goes on from its last checkpoints (1 of 2 times)."
+    assert not any("n" in report for report in reports)
+
+
+@pytest.mark.parametrize(
+    ("why", "how", "reason"),
+    [
+        ("the node was lost", "killed", "the node was lost, 3 times"),
+        ("the node ran out of memory", "out_of_memory", OUT_OF_MEMORY),
+    ],
+)
+def test_attempts_are_bounded(tmp_path, why, how, reason):
+    line = Fake(restarts=2)
+    worker = RayWorker(job(tmp_path), line)
+    for number in (1, 2, 3):
+        assert worker.ended() is None
+        worker.begin(number)
+        worker.hear({"lost": why})
+    assert len(line.due) == 2 and (worker.ended().how, worker.ended().reason) == (how, reason)
+
+
+def test_a_worker_that_fails_by_itself_is_not_tried_again(tmp_path):
+    line = Fake()
+    worker = RayWorker(job(tmp_path), line)
+    worker.begin(1)
+    worker.hear({"ending": {"how": "failed", "reason": "the worker crashed (SIGSEGV)", "log": ""}})
+    assert not line.due and worker.ended().reason == "the worker crashed (SIGSEGV)"
+
+
+def test_the_plan_that_was_chosen_stays_and_the_first_share_goes_on(tmp_path):
+    line = Fake()
+    worker = RayWorker(job(tmp_path, methods=4), line)
+    runs = worker.begin(1)["job"]["runs"]
+    plan = Plan(workers=2, shares=((runs[0], runs[2]), (runs[1], runs[3])))
+    worker.hear({"reports": [{"notice": {"plan": plan.model_dump(mode="json")}}]})
+    worker.hear({"lost": "the node was lost"})
+    again = worker.begin(2)["job"]
+    assert again["runs"] == [runs[0], runs[2]] and Plan.model_validate(again["plan"]) == plan
+
+
+def test_what_was_taken_is_told_and_a_stop_reaches_the_next_attempt(tmp_path):
+    line = Fake()
+    worker = RayWorker(job(tmp_path), line)
+    (run,) = worker.begin(7)["job"]["runs"]
+    worker.hear({"reports": [step(run, 1), step(run, 2), step(run, 2)]})
+    assert len(worker.inbox.take(0)) == 2
+    assert sum(told["count"] for told in line.lines if "took" in told) == 3
+    worker.stop(run)
+    worker.hear({"lost": "the node was lost"})
+    worker.begin(8)
+    worker.hear({"begun": True})
+    assert [told for told in line.lines if "stop" in told] == [{"stop": 7, "run": run}, {"stop": 8, "run": run}]
+    worker.kill()
+    assert worker.ended().how == "stopped" and line.lines[-1] == {"end": 8}
