@@ -36,6 +36,8 @@ PATIENCE = 3
 """Signs of life while a worker waits for its place, before that is told."""
 OBJECT_STORE = 80 * 2**20
 """Of a cluster that is started here: no rows and no weights pass through Ray."""
+NO_MEMORY = ("running low on memory", "memory monitor", "memory pressure", "outofmemoryerror")
+"""What Ray says where it ended a process for its node's memory; it names memory as a possible cause elsewhere, too."""
 EXIT_REFUSED = 4
 
 
@@ -184,7 +186,7 @@ class Bridge:
 def _why(error: BaseException) -> str:
     """The loss of an actor in half a sentence."""
     text = " ".join(str(error).split())
-    if "OutOfMemory" in type(error).__name__ or "memory" in text.lower():
+    if "OutOfMemory" in type(error).__name__ or any(words in text.lower() for words in NO_MEMORY):
         return "the node ran out of memory"
     if "node" in text.lower() and any(word in text.lower() for word in ("died", "dead", "terminated", "removed")):
         return "the node was lost"

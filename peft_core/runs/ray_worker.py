@@ -72,6 +72,7 @@ class RayWorker:
         self._open = set(job.runs)
         self._plan: Plan | None = None
         self._waits = False
+        self._said: str | None = None
         self._losses, self._error = 0, ""
         self._ended: Ending | None = None
 
@@ -142,7 +143,8 @@ class RayWorker:
         else:
             log.warning("%s: %s; worker %d begins again", self.job.comparison, why, self.job.share)
             said = f"{why[:1].upper()}{why[1:]}; worker {self.job.share + 1} goes on from its last checkpoints"
-            self._put({"notice": {"message": f"{said} ({self._losses} of {self._executor.options.restarts} times)."}})
+            self._said = f"{said} ({self._losses} of {self._executor.options.restarts} times)."
+            self._put({"notice": {"message": self._said}})
             self.due = time.monotonic() + PAUSE_SECONDS
             self._executor.again(self)
 
@@ -190,7 +192,7 @@ class RayWorker:
     def _tell_no_more_waiting(self) -> None:
         if self._waits:
             self._waits = False
-            self._put({"notice": {"message": None}})
+            self._put({"notice": {"message": self._said}})
 
     def _write_log(self, text: str) -> None:
         """The worker's log is kept beside the comparison, as always, where the node has written it elsewhere."""

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import tempfile
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,12 +32,16 @@ from peft_core.records import (
     Trial,
     run_specs,
 )
-from peft_core.runs.executors import Executor, Worker
+from peft_core.runs.executors import Ending, Executor, Worker
 from peft_core.runs.job import Job, Report, strict
 from peft_core.training.held_back import check_held_back
 
 log = logging.getLogger(__name__)
 TRAINER = "peft_core.training.held_back:train_on_held_back"
+WRITING_PAYS = 20.0
+"""Times as long as writing the file took that pass until it is written again: most of the time is not spent on it."""
+LISTEN_SECONDS = 0.1
+"""How long all workers together are waited for, one after another."""
 CELLS_OF_A_JOB = 30
 """Cells that a worker trains at most, or those of one contender: starting it costs little, and all end together."""
 
@@ -136,8 +141,12 @@ class Ledger:
         self._order = {cell.key: place for place, cell in enumerate(cells)}
         self.environments: list[dict[str, Any]] = []
         self._trials: dict[str, Trial] = {}
+        self._beside = file.with_name(f"{file.name}.trials")
+        self._written, self._took = 0.0, 0.0
         if file.exists():
             self._read()
+        if self._beside.exists():
+            self._read_beside()
 
     def _read(self) -> None:
         try:
@@ -147,6 +156,17 @@ class Ledger:
         except (OSError, ValueError, KeyError, TypeError):
             raise InputError("out", str(self._file), "it must be a new file, or one that a sweep has written") from None
         self._trials = {trial.key: trial for trial in trials}
+
+    def _read_beside(self) -> None:
+        """Takes in the trials that were finished after the file was written last; a line that was cut off is left."""
+        for line in self._beside.read_text(encoding="utf-8").splitlines():
+            try:
+                found = json.loads(line)
+                trial = Trial.model_validate(found["trial"])
+            except (ValueError, KeyError):
+                continue
+            environment = self.environment(found["environment"])
+            self._trials[trial.key] = trial.model_copy(update={"environment": environment})
 
     @property
     def trials(self) -> list[Trial]:
@@ -159,8 +179,16 @@ class Ledger:
         self._trials = {key: trial for key, trial in self._trials.items() if trial.error is None}
 
     def add(self, trial: Trial) -> None:
+        """Keeps a trial: in the file or, where writing that again so soon takes too long, on a line beside it."""
         self._trials[trial.key] = trial
-        self.write()
+        if time.monotonic() - self._written >= WRITING_PAYS * self._took:
+            self.write()
+            return
+        line = {"trial": trial.model_dump(mode="json"), "environment": self.environments[trial.environment]}
+        with self._beside.open("a", encoding="utf-8") as opened:
+            opened.write(json.dumps(line, allow_nan=False) + "\n")
+            opened.flush()
+            os.fsync(opened.fileno())
 
     def environment(self, described: dict[str, Any]) -> int:
         """The index of an environment, which is added where it is new."""
@@ -180,7 +208,8 @@ class Ledger:
         }
 
     def write(self) -> None:
-        """Replaces the file as a whole."""
+        """Replaces the file as a whole; it then holds what was beside it."""
+        started = time.monotonic()
         self._file.parent.mkdir(parents=True, exist_ok=True)
         beside = self._file.with_name(f"{self._file.name}.new")
         with beside.open("w", encoding="utf-8") as opened:
@@ -189,6 +218,9 @@ class Ledger:
             opened.flush()
             os.fsync(opened.fileno())
         beside.replace(self._file)
+        self._beside.unlink(missing_ok=True)
+        self._written = time.monotonic()
+        self._took = self._written - started
 
 
 @dataclass
@@ -219,40 +251,67 @@ def work(
         why workers ended before their time; their unfinished cells are left for the next call.
     """
     done = {trial.key for trial in ledger.trials}
-    waiting = deque(_dealt(cell for cell in cells if cell.key not in done))
+    dealer = Dealer(dealt(cell for cell in cells if cell.key not in done))
     posts: list[_Post] = []
     reasons: list[str] = []
     try:
-        while waiting or posts:
-            while waiting and len(posts) < jobs:
-                posts.append(_begin(waiting.popleft(), executor, folder))
-                if waiting:
+        while dealer.waiting or posts:
+            while dealer.waiting and len(posts) < jobs:
+                posts.append(_begin(dealer.take(), executor, folder))
+                if dealer.waiting:
                     executor.warm()
             for post in list(posts):
-                if (reason := _listen(post, ledger, told)) is not None:
+                if (ending := _listen(post, ledger, told, LISTEN_SECONDS / len(posts))) is not None:
                     posts.remove(post)
-                    reasons += [reason] if reason else []
+                    left = [cell for run, cell in post.cells.items() if run in post.left]
+                    if left and not dealer.give_back(left, ending.how == "killed"):
+                        reasons.append(ending.reason or f"a worker ended ({ending.how}) before its trials did")
     finally:
         for post in posts:
             post.worker.kill()
         executor.close()
-    ledger.write()
+        ledger.write()
     return list(dict.fromkeys(reasons))
 
 
-def _dealt(cells: Iterable[Cell]) -> list[list[Cell]]:
+class Dealer:
+    """Which cells train next, and what becomes of those that a worker left.
+
+    Cells whose worker was ended from outside are dealt once more, before all others. What a worker did to itself would
+    happen again: its cells are left for the next call.
+    """
+
+    def __init__(self, jobs: Iterable[list[Cell]]) -> None:
+        self.waiting = deque(jobs)
+        self._again: set[str] = set()
+
+    def take(self) -> list[Cell]:
+        """The cells of the next worker."""
+        return self.waiting.popleft()
+
+    def give_back(self, cells: list[Cell], from_outside: bool) -> bool:
+        """Whether the cells that a worker left are dealt again."""
+        keys = {cell.key for cell in cells}
+        if not from_outside or keys & self._again:
+            return False
+        self._again |= keys
+        self.waiting.appendleft(cells)
+        return True
+
+
+def dealt(cells: Iterable[Cell]) -> list[list[Cell]]:
     """Jobs of one task and one seed each; the settings of a contender stay together."""
-    dealt: list[list[Cell]] = []
+    jobs: list[list[Cell]] = []
     for _, group in groupby(cells, key=lambda cell: cell.group):
         job: list[Cell] = []
         for _, together in groupby(group, key=lambda cell: cell.method):
             new = list(together)
             if job and len(job) + len(new) > CELLS_OF_A_JOB:
-                dealt.append(job)
+                jobs.append(job)
                 job = []
             job += new
-        dealt.append(job)
-    return dealt
+        jobs.append(job)
+    return jobs
 
 
 def _begin(cells: Sequence[Cell], executor: Executor, folder: Path) -> _Post:
@@ -265,18 +324,16 @@ def _begin(cells: Sequence[Cell], executor: Executor, folder: Path) -> _Post:
     return _Post(executor.start(job), by_run, set(by_run))
 
 
-def _listen(post: _Post, ledger: Ledger, told: Callable[[Trial], None]) -> str | None:
-    """Takes a worker's reports. None while it works, else why it ended too early; empty where it did not."""
+def _listen(post: _Post, ledger: Ledger, told: Callable[[Trial], None], seconds: float) -> Ending | None:
+    """Takes a worker's reports, and waits for one for a while. None while it works, else how it ended."""
     ending = post.worker.ended()
-    for report in post.worker.inbox.take(0.0 if ending else 0.1):
+    for report in post.worker.inbox.take(0.0 if ending else seconds):
         post.facts |= report.get("notice", {})
         if "event" in report and (trial := _trial(report["event"], post, ledger)):
             post.left.discard(report["event"]["run"])
             ledger.add(trial)
             told(trial)
-    if ending is None:
-        return None
-    return (ending.reason or f"a worker ended ({ending.how}) before its trials did") if post.left else ""
+    return ending
 
 
 def _trial(event: Report, post: _Post, ledger: Ledger) -> Trial | None:
