@@ -21,8 +21,9 @@ VERSION_FITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-.venv/dev: .venv/app requirements-dev.txt requirements-dev-nodeps.txt
+.venv/dev: .venv/app requirements-dev.txt requirements-dev-nodeps.txt requirements-ray.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-ray.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements-dev-nodeps.txt
 	touch $@
 

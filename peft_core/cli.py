@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn, get_args
@@ -148,7 +149,10 @@ def _add_field(parser: argparse.ArgumentParser, name: str, field: FieldInfo) -> 
 
 def _add_executor(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--executor", choices=("process", "thread", "ray"), default="process", help="how workers run (process)"
+        "--executor",
+        choices=("process", "thread", "ray"),
+        default=os.environ.get("RANKLAB_EXECUTOR") or "process",
+        help="how workers run (RANKLAB_EXECUTOR, else process)",
     )
     parser.add_argument(
         "--ray-address", metavar="A", help="host:port of a Ray cluster's head, or auto; none: one of this machine alone"
