@@ -127,7 +127,9 @@ class RayExecutor:
     def again(self, worker: RayWorker) -> None:
         """Have what is left of a worker's job begun, when it is due."""
         with self._lock:
-            self._waiting.append(worker)
+            self._at_work = {number: other for number, other in self._at_work.items() if other is not worker}
+            if worker not in self._waiting:
+                self._waiting.append(worker)
         self._kick.set()
 
     def forget(self, worker: RayWorker, number: int | None) -> None:

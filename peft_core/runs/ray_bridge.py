@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 MOST_AHEAD = 2000
 """Reports that the executor may have got and nobody has taken yet; then no more are asked for."""
 TAKE_SECONDS, END_SECONDS, SIGN_SECONDS = 0.5, 2.0, 1.0
+IDLE_SECONDS = 5.0
 PATIENCE = 3
 """Signs of life while a worker waits for its place, before that is told."""
 OBJECT_STORE = 80 * 2**20
@@ -49,7 +50,8 @@ class Attempt:
         self._ahead, self._room = 0, asyncio.Event()
         self._stops: list[str | None] = []
         self._actor: Any = None
-        self._begun = False
+        self._begun, self._clean = False, False
+        self._key: tuple[tuple[str, Any], ...] = ()
         self.task = asyncio.create_task(self._live())
 
     def took(self, count: int) -> None:
@@ -87,13 +89,21 @@ class Attempt:
         options = self._bridge.options
         resources = options.resources(self._job.spec.training.device, ray.cluster_resources().get("GPU", 0))
         await asyncio.to_thread(self._send_files)
-        self._actor = self._bridge.host.options(max_restarts=0, max_concurrency=4, **resources).remote()
-        started = self._actor.begin.remote(described(self._job), self._bridge.trainer, options.threads, options.storage)
-        waits = asyncio.wrap_future(started.future())
+        given = described(self._job), self._bridge.trainer, options.threads, options.storage
+        self._key = tuple(sorted(resources.items()))
+        waits = None
+        while waits is None and (idle := self._bridge.take_idle(self._key)) is not None:
+            self._actor, waits = idle, asyncio.wrap_future(idle.begin.remote(*given).future())
+            await asyncio.wait({waits}, timeout=END_SECONDS)
+            if waits.done() and isinstance(waits.exception(), ray.exceptions.RayActorError):
+                waits = None  # it was lost while nothing was at work on it
+        if waits is None:
+            self._actor = self._bridge.host.options(max_restarts=0, max_concurrency=4, **resources).remote()
+            waits = asyncio.wrap_future(self._actor.begin.remote(*given).future())
         wanted, signs = ", ".join(f"{count:g} {name}" for name, count in resources.items() if count), 0
         while not (await asyncio.wait({waits}, timeout=SIGN_SECONDS))[0]:
             signs += 1
-            self._say(waits=wanted.replace("num_", "").upper() if signs >= PATIENCE else "", silent=0.0)
+            self._say(waits=wanted.replace("num_", "").replace("pus", "PU") if signs >= PATIENCE else "", silent=0.0)
         answer = waits.result()
         if answer["version"] != peft_core.__version__:
             answer["refused"] = f"the node has version {answer['version']} of RankLab, not {peft_core.__version__}"
@@ -123,6 +133,7 @@ class Attempt:
                 self._say(silent=answer["silent"])
             if answer["ending"]:
                 self._say(ending=answer["ending"])
+                self._clean = True
                 return
 
     def _send_files(self) -> None:
@@ -148,7 +159,10 @@ class Attempt:
             closing = asyncio.wrap_future(actor.close.remote().future())
             closing.add_done_callback(lambda done: done.cancelled() or done.exception())
             await asyncio.wait({closing}, timeout=END_SECONDS)
-            ray.kill(actor)
+            if self._clean and closing.done() and closing.exception() is None:
+                self._bridge.keep_idle(self._key, actor)
+            else:
+                ray.kill(actor)
         self._bridge.attempts.pop(self.number, None)
 
     def _say(self, **what: Any) -> None:
@@ -165,6 +179,25 @@ class Bridge:
         self.storage = Storage(options.storage) if options.storage else None
         self.host: Any = ray.remote(Host)
         self.attempts: dict[int, Attempt] = {}
+        self._idle: list[tuple[Any, Any]] = []
+
+    def take_idle(self, key: tuple[tuple[str, Any], ...]) -> Any:
+        """An actor with these resources that has nothing to do; None where there is none."""
+        found = next((place for place, (other, _) in enumerate(self._idle) if other == key), None)
+        return None if found is None else self._idle.pop(found)[1]
+
+    def keep_idle(self, key: tuple[tuple[str, Any], ...], actor: Any) -> None:
+        """An actor waits a moment for another job before its resources are given back: starting one takes seconds."""
+        entry = (key, actor)
+        self._idle.append(entry)
+        asyncio.get_running_loop().call_later(IDLE_SECONDS, self._let_go, entry)
+
+    def _let_go(self, entry: tuple[Any, Any]) -> None:
+        import ray
+
+        if any(other is entry for other in self._idle):
+            self._idle = [other for other in self._idle if other is not entry]
+            ray.kill(entry[1])
 
     def say(self, line: Mapping[str, Any]) -> None:
         self._reporter.send(dict(line))

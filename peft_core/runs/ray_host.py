@@ -56,7 +56,36 @@ class Full(Inbox):
 
 
 class Host:
-    """One job on a node. Ray makes it an actor; its methods are called from several threads."""
+    """What Ray makes an actor of: one job on its node, and then another. Called from several threads."""
+
+    def __init__(self) -> None:
+        self._at_work: OnNode | None = None
+
+    def begin(self, job: dict[str, Any], trainer: str, threads: int, storage: str | None) -> dict[str, Any]:
+        """`OnNode.begin` of a new job."""
+        self.close()
+        self._at_work = OnNode()
+        return self._at_work.begin(job, trainer, threads, storage)
+
+    def take(self, after: int, seconds: float) -> dict[str, Any]:
+        """`OnNode.take` of the job at work."""
+        assert self._at_work is not None
+        return self._at_work.take(after, seconds)
+
+    def stop(self, run: str | None) -> None:
+        """Ask one run, or all, to stop."""
+        if self._at_work is not None:
+            self._at_work.stop(run)
+
+    def close(self) -> None:
+        """End the worker, with everything it started."""
+        if self._at_work is not None:
+            self._at_work.close()
+            self._at_work = None
+
+
+class OnNode:
+    """One job on a node."""
 
     def __init__(self) -> None:
         self._waiting: list[Report] = []

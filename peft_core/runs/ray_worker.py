@@ -71,7 +71,7 @@ class RayWorker:
         self._known = dict(job.events)
         self._open = set(job.runs)
         self._plan: Plan | None = None
-        self._waits = False
+        self._waits, self._begun = False, False
         self._said: str | None = None
         self._losses, self._error = 0, ""
         self._ended: Ending | None = None
@@ -112,6 +112,7 @@ class RayWorker:
         if self._ended is not None:
             return
         if line.get("begun"):
+            self._begun = True
             self._tell_no_more_waiting()
             for run in list(self._stops):
                 self.stop(run)
@@ -129,10 +130,13 @@ class RayWorker:
             self._end(Ending("failed", self._error) if self._error and ending.how == "failed" else ending)
 
     def lost(self, why: str) -> None:
-        """The attempt is gone without its doing: it begins again, unless that has happened too often."""
+        """The attempt is gone without its doing: it begins again, unless that has happened too often.
+
+        One that had not begun to train costs nothing and does not count; the limit on standing still bounds those.
+        """
         with self._lock:
-            self.number = None
-            self._losses += 1
+            self.number, begun, self._begun = None, self._begun, False
+            self._losses += 1 if begun else 0
             left = self._executor.options.restarts - self._losses
         if not self._open or (None in self._stops):
             self._end(Ending("done" if not self._open else "stopped"))
@@ -142,11 +146,12 @@ class RayWorker:
             self._end(Ending("out_of_memory", OUT_OF_MEMORY) if memory else Ending("killed", times))
         else:
             log.warning("%s: %s; worker %d begins again", self.job.comparison, why, self.job.share)
+            self.due = time.monotonic() + PAUSE_SECONDS
+            self._executor.again(self)
+        if begun and left >= 0 and self._ended is None:
             said = f"{why[:1].upper()}{why[1:]}; worker {self.job.share + 1} goes on from its last checkpoints"
             self._said = f"{said} ({self._losses} of {self._executor.options.restarts} times)."
             self._put({"notice": {"message": self._said}})
-            self.due = time.monotonic() + PAUSE_SECONDS
-            self._executor.again(self)
 
     def _left(self) -> Job:
         """The job without the runs that have ended, from what is known by now."""

@@ -271,6 +271,7 @@ def test_what_is_left_begins_again_and_no_event_comes_twice(tmp_path):
     first = worker.begin(1)["job"]
     assert first["numbered"] and not first["resume"]
     one, two = first["runs"]
+    worker.hear({"begun": True})
     worker.hear({"reports": [step(one, 1), step(one, 2), ended_event(one), step(two, 1), step(two, 2)]})
     worker.hear({"lost": "the node was lost"})
     assert line.due == [worker] and worker.ended() is None
@@ -302,8 +303,24 @@ def test_attempts_are_bounded(tmp_path, why, how, reason):
     for number in (1, 2, 3):
         assert worker.ended() is None
         worker.begin(number)
+        worker.hear({"begun": True})
         worker.hear({"lost": why})
     assert len(line.due) == 2 and (worker.ended().how, worker.ended().reason) == (how, reason)
+
+
+def test_an_attempt_that_had_not_begun_does_not_count(tmp_path):
+    line = Fake(restarts=0)
+    worker = RayWorker(job(tmp_path), line)
+    for number in range(1, 6):
+        worker.begin(number)
+        worker.hear({"waits": "1 CPU"})
+        worker.hear({"lost": "the connection to the cluster was lost"})
+    assert len(line.due) == 5 and worker.ended() is None
+    (said,) = worker.inbox.take(0)
+    assert said == {"notice": {"message": "Worker 1 waits for room on the cluster (1 CPU)."}}
+    worker.begin(6)
+    worker.hear({"begun": True})
+    assert worker.inbox.take(0) == [{"notice": {"message": None}}]
 
 
 def test_a_worker_that_fails_by_itself_is_not_tried_again(tmp_path):
