@@ -151,8 +151,8 @@ def _add_executor(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--executor",
         choices=("process", "thread", "ray"),
-        default=os.environ.get("RANKLAB_EXECUTOR") or "process",
-        help="how workers run (RANKLAB_EXECUTOR, else process)",
+        default="ray" if os.environ.get("RANKLAB_EXECUTOR") == "ray" else "process",
+        help="how workers run (ray where RANKLAB_EXECUTOR is ray, else process)",
     )
     parser.add_argument(
         "--ray-address", metavar="A", help="host:port of a Ray cluster's head, or auto; none: one of this machine alone"

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import gradio as gr
 from starlette.middleware import Middleware
@@ -191,11 +190,11 @@ def launch(settings: Settings) -> None:
 
 def supervise(home: Path, settings: Settings, house: House) -> Supervisor:
     """The supervisor of a server. On a public page the stricter of both limits counts."""
-    executor: Literal["process", "thread"] | BorrowedExecutor
+    executor: str | BorrowedExecutor
     if settings.executor == "zerogpu" or (settings.executor == "auto" and on_zero_gpu()):
         executor = borrowed_executor(settings.gpu_seconds)
     else:
-        executor = "thread" if settings.executor == "thread" else "process"
+        executor = settings.executor if settings.executor in ("thread", "ray") else "process"
     return Supervisor(
         home,
         executor=executor,

@@ -73,8 +73,8 @@ class Settings(Frozen):
         le=20,
         description="proxies in front that add to X-Forwarded-For; without it none, on a Space its own",
     )
-    executor: Literal["auto", "process", "thread", "zerogpu"] = Field(
-        "auto", description="what trains; auto is process, on ZeroGPU hardware zerogpu"
+    executor: Literal["auto", "process", "thread", "ray", "zerogpu"] = Field(
+        "auto", description="what trains; auto is process, on ZeroGPU hardware zerogpu; ray: docs/cluster.md"
     )
     gpu_seconds: int = Field(60, ge=10, le=600, description="length of a call for a GPU on ZeroGPU hardware")
     concurrency: int = Field(1, ge=1, le=64, description="comparisons that train at once")

@@ -104,6 +104,10 @@ class RayExecutor:
         with self._lock:
             return [self._process.pid] if self._process is not None and self._process.poll() is None else []
 
+    def alive(self) -> bool:
+        """Whether there is a connection, or one may still come."""
+        return self._connected.is_set() or time.monotonic() - self._away_since < RECONNECT_SECONDS
+
     def close(self) -> None:
         with self._lock:
             self._closed = True

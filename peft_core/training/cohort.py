@@ -86,7 +86,7 @@ def train_comparison(
     else:
         passengers = _passengers(plan, members, scene, folder)
         require_memory([*members, *passengers], spec.training, plan.groups)
-        if offer is not None and (said := plans.fewer_cores(plan, offer.cores)):
+        if offer is not None and not offer.own_cores and (said := plans.fewer_cores(plan, offer.cores)):
             notice({"message": said})
     torch.set_num_threads(plan.threads)
     notice({"environment": scene.described | {"threads": plan.threads}})
