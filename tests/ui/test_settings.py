@@ -133,3 +133,20 @@ def test_the_app_refuses_before_anything_starts(tmp_path):
     done = subprocess.run([sys.executable, ROOT / "app.py"], env=own, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2 and not home.exists()
     assert done.stderr == "RANKLAB_PORT is 'lots'; it must be a whole number from 0 to 65535.\n" and not done.stdout
+
+
+def test_a_page_that_is_to_train_on_a_cluster_does_so_or_says_what_is_missing(tmp_path, monkeypatch):
+    from peft_core.runs.ray import RayExecutor
+    from ui import launching
+
+    monkeypatch.setattr("peft_core.runs.ray.RayExecutor._open", lambda executor: None)
+    monkeypatch.setattr("peft_core.runs.ray_options.installed", lambda: "2.60.0")
+    settings = load({"RANKLAB_EXECUTOR": "ray"}, tmp_path)
+    with launching.supervise(tmp_path / "home", settings, launching.House.of(tmp_path / "home")) as supervisor:
+        assert isinstance(supervisor._executor, RayExecutor) and supervisor._executor.options.address is None
+    monkeypatch.setenv("RANKLAB_RAY_ADDRESS", "10.0.0.7:6379")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(InputError, match="joined with token authentication only"):
+        launching.supervise(tmp_path / "home", settings, launching.House.of(tmp_path / "home"))
+    with launching.supervise(tmp_path / "home", load({}, tmp_path), launching.House.of(tmp_path / "home")):
+        """The folder was let go of, so that another server has it."""
