@@ -112,6 +112,40 @@ def test_an_option_that_is_no_number_is_refused(text):
 # --- the storage ------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def bucket(monkeypatch):
+    """An S3-compatible server on loopback; its URL."""
+    pytest.importorskip("s3fs", reason="s3fs is not installed")
+    server = pytest.importorskip("moto.server", reason="moto[server] is not installed").ThreadedMotoServer(port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
+    s3fs.S3FileSystem().makedirs("bucket", exist_ok=True)
+    yield "s3://bucket/ranklab"
+    s3fs.S3FileSystem.clear_instance_cache()
+    server.stop()
+
+
+def test_an_s3_compatible_storage_keeps_files_and_replaces_them(bucket, tmp_path):
+    storage, file = Storage(bucket), tmp_path / "one"
+    for content in (b"1", b"22"):
+        file.write_bytes(content)
+        storage.put(file, "runs/a/one")
+        assert Storage(bucket).get("runs/a/one", tmp_path / "back") and (tmp_path / "back").read_bytes() == content
+    storage.put(file, "runs/a/sub/two")
+    assert storage.names("runs/a") == ["one", "sub/two"] and storage.names("runs/b") == []
+    assert not storage.get("runs/a/none", tmp_path / "none")
+    storage.drop("runs/a/one")
+    assert storage.names("runs/a") == ["sub/two"]
+    storage.remove("runs/a")
+    assert storage.names("runs/a") == []
+
+
 @pytest.mark.parametrize("kind", ["folder", "file", "memory"])
 def test_files_come_back_from_the_storage_as_they_were(kind, tmp_path):
     url = {"folder": str(tmp_path / "there"), "file": f"file://{tmp_path}/there", "memory": f"memory://{tmp_path}"}[
@@ -192,8 +226,10 @@ def taken(host, until_step=None):
             return reports, answer["ending"]
 
 
-def test_a_run_goes_on_on_another_node_from_the_storage_alone(tmp_path):
-    url, here = f"file://{tmp_path}/storage", tmp_path / "page"
+@pytest.mark.parametrize("kind", ["file", "s3"])
+def test_a_run_goes_on_on_another_node_from_the_storage_alone(kind, tmp_path, request):
+    url = request.getfixturevalue("bucket") if kind == "s3" else f"file://{tmp_path}/storage"
+    here = tmp_path / "page"
     slow = job(here, steps=40, resume=False)
     slow = slow.model_copy(update={"spec": comparison(methods=1, steps=40, step_seconds=0.03)})
     host = Host()
