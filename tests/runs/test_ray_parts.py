@@ -116,7 +116,9 @@ def test_an_option_that_is_no_number_is_refused(text):
 def bucket(monkeypatch):
     """An S3-compatible server on loopback; its URL."""
     pytest.importorskip("s3fs", reason="s3fs is not installed")
-    server = pytest.importorskip("moto.server", reason="moto[server] is not installed").ThreadedMotoServer(port=0)
+    server = pytest.importorskip("moto.server", reason="moto[server] is not installed").ThreadedMotoServer(
+        "127.0.0.1", 0
+    )
     server.start()
     host, port = server.get_host_and_port()
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
