@@ -50,7 +50,7 @@ class Attempt:
         self._ahead, self._room = 0, asyncio.Event()
         self._stops: list[str | None] = []
         self._actor: Any = None
-        self._begun, self._clean = False, False
+        self._begun, self._closing = False, False
         self._key: tuple[tuple[str, Any], ...] = ()
         self.task = asyncio.create_task(self._live())
 
@@ -64,9 +64,11 @@ class Attempt:
             self._actor.stop.remote(run)
 
     async def end(self) -> None:
-        """End the worker and its actor without asking it."""
-        self.task.cancel()
-        await self._close()
+        """End the worker without asking it. One that has come to its end is not kept from putting its actor away."""
+        if not self._closing:
+            self.task.cancel()
+        await asyncio.wait({self.task})
+        self._bridge.attempts.pop(self.number, None)
 
     async def _live(self) -> None:
         import ray
@@ -80,7 +82,8 @@ class Attempt:
             self._say(lost=_why(error))
         except OSError as error:
             self._say(ending={"how": "failed", "reason": f"the storage cannot be read: {error}", "log": ""})
-        await self._close()
+        finally:
+            await self._close()
 
     async def _begin(self) -> bool:
         """Have the actor placed and the worker started; false where it cannot be done on that node."""
@@ -133,7 +136,6 @@ class Attempt:
                 self._say(silent=answer["silent"])
             if answer["ending"]:
                 self._say(ending=answer["ending"])
-                self._clean = True
                 return
 
     def _send_files(self) -> None:
@@ -152,14 +154,16 @@ class Attempt:
                 self._bridge.storage.get_folder(place_of(self._job, event["run"]), folder, without=("checkpoints",))
 
     async def _close(self) -> None:
+        """End the worker; its actor takes another job where it has answered, and is ended where it has not."""
         import ray
 
+        self._closing = True
         if self._actor is not None:
             actor, self._actor = self._actor, None
             closing = asyncio.wrap_future(actor.close.remote().future())
             closing.add_done_callback(lambda done: done.cancelled() or done.exception())
             await asyncio.wait({closing}, timeout=END_SECONDS)
-            if self._clean and closing.done() and closing.exception() is None:
+            if self._begun and closing.done() and closing.exception() is None:
                 self._bridge.keep_idle(self._key, actor)
             else:
                 ray.kill(actor)

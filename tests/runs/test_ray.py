@@ -17,7 +17,17 @@ from peft_core.runs.ray_options import RayOptions
 from peft_core.runs.sweep import Ledger, grid, work
 from tests.runs.ray_cluster import Shared, needs_ray
 from tests.runs.ray_trainer import SWEEP, TRAINER
-from tests.runs.support import comparison, pid_of_worker, reached, states, steps_of, supervise, times_in_state, until
+from tests.runs.support import (
+    comparison,
+    pid_of_worker,
+    reached,
+    states,
+    steps_of,
+    supervise,
+    times_in_state,
+    until,
+    worker_of,
+)
 
 pytestmark = [needs_ray, pytest.mark.reliability]
 
@@ -158,3 +168,16 @@ def test_shares_have_workers_of_their_own_and_a_killed_one_costs_its_share(on_ra
         view = supervisor.view(comparison_id)
     assert states(view) == [RunState.FINISHED] * 4
     assert all(steps_of(view, number) == list(range(1, 151)) for number in range(4))
+
+
+def test_one_actor_takes_job_after_job_also_where_the_last_one_was_ended_early(on_ray: Shared, tmp_path):
+    actors = set()
+    with supervise(tmp_path, on_ray) as supervisor:
+        for cancelled in (False, True, False):
+            comparison_id = supervisor.submit(comparison(methods=1, steps=40, step_seconds=0.02))
+            reached(supervisor, comparison_id, 3)
+            actors.add(worker_of(supervisor, comparison_id).ppid())
+            if cancelled:
+                supervisor.cancel(comparison_id)
+            assert supervisor.wait(comparison_id, 15)
+    assert len(actors) == 1
