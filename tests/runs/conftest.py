@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from tests.runs import ray_trainer
 from tests.runs.ray_cluster import Nodes, Shared
 
 
@@ -34,8 +35,22 @@ def shared(nodes, tmp_path_factory):
     executor.end()
 
 
+@pytest.fixture(scope="session")
+def storing(nodes, tmp_path_factory):
+    """A shared executor whose runs leave their files in a storage."""
+    folder = tmp_path_factory.mktemp("storing")
+    executor = Shared(folder, nodes.address, ray_trainer.TRAINER, storage=f"file://{folder}/storage")
+    yield executor
+    executor.end()
+
+
 @pytest.fixture
-def on_ray(shared, monkeypatch):
-    """The shared executor, and the patience that a cluster needs."""
+def patient(monkeypatch):
+    """The patience that a cluster needs."""
     monkeypatch.setattr("tests.runs.support.PATIENCE", 8.0)
+
+
+@pytest.fixture
+def on_ray(shared, patient):
+    """The shared executor, with patience."""
     return shared

@@ -22,6 +22,7 @@ from tests.runs.stand_in import TRAINER
 HAS_RAY = importlib.util.find_spec("ray") is not None
 needs_ray = pytest.mark.skipif(not HAS_RAY, reason="Ray is not installed (requirements-ray.txt)")
 SMALL = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+HEAD = {**SMALL, "include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
 
 
 class Nodes:
@@ -37,14 +38,17 @@ class Nodes:
             stderr=subprocess.DEVNULL,
             text=True,
             cwd=Path(__file__).parents[2],
-            env=passed | self.environment,
+            env=passed | self.environment | {"RAY_USAGE_STATS_ENABLED": "0"},
         )
         self.address = self._answer()
 
-    def tell(self, word: str) -> int:
-        """Lose or add a node; how many there are then."""
+    def tell(self, word: str) -> None:
+        """Lose or add a node."""
         self._process.stdin.write(f"{word}\n")
         self._process.stdin.flush()
+
+    def count(self) -> int:
+        """How many there are since the last word."""
         return int(self._answer())
 
     def close(self) -> None:
@@ -61,8 +65,8 @@ class Nodes:
 class Shared(RayExecutor):
     """An executor that outlives the supervisors it is given to: they end their workers, it stays connected."""
 
-    def __init__(self, folder: Path, address: str, **options: object) -> None:
-        super().__init__(folder, TRAINER, RayOptions(address=address, **options))
+    def __init__(self, folder: Path, address: str, trainer: str = TRAINER, **options: object) -> None:
+        super().__init__(folder, trainer, RayOptions(address=address, **options))
 
     def close(self) -> None:
         with self._lock:
@@ -80,9 +84,10 @@ class Shared(RayExecutor):
 def main() -> None:
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={**SMALL, "include_dashboard": False})
+    cluster = Cluster(initialize_head=True, head_node_args=HEAD)
     for _ in range(int(sys.argv[1]) - 1):
-        cluster.add_node(**SMALL)
+        cluster.add_node(wait=False, **SMALL)
+    cluster.wait_for_nodes()
     print(f"> {cluster.address}", flush=True)
     for line in sys.stdin:
         if line.strip() == "lose":

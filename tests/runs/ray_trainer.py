@@ -11,6 +11,7 @@ from tests.runs.stand_in import loss, result
 
 TRAINER = "tests.runs.ray_trainer:train_comparison"
 SWEEP = "tests.runs.ray_trainer:train_cells"
+AT_ONCE = "tests.runs.sweep_trainer:train"
 EVERY, KEEP = 5, 2
 
 

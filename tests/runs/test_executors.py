@@ -170,7 +170,7 @@ def test_a_live_comparison_cannot_be_deleted(supervisor):
 
 
 def test_the_time_limit_fails_what_is_unfinished_and_resume_goes_on(executor, tmp_path):
-    total = 0.8 * support.PATIENCE
+    total = min(0.8 * support.PATIENCE, 2.0)
     limits = Limits(**{**vars(QUICK), "beat": 2.5 * support.PATIENCE, "total": total})
     with supervise(tmp_path, executor, limits=limits) as supervisor:
         comparison_id = supervisor.submit(comparison(steps=2000, step_seconds=0.02))

@@ -10,6 +10,8 @@ import pytest
 from peft_core.records import Offer, Plan, RunState
 from peft_core.runs import Limits
 from peft_core.runs.process import ProcessExecutor
+from tests.runs import support
+from tests.runs.ray_cluster import needs_ray
 from tests.runs.stand_in import TRAINER, loss
 from tests.runs.support import (
     QUICK,
@@ -30,9 +32,17 @@ def pids(supervisor, comparison_id):
     return [pid_of_worker(supervisor, comparison_id, number) for number in range(len(runs))]
 
 
+@pytest.fixture(params=["process", pytest.param("ray", marks=[needs_ray, pytest.mark.reliability])])
+def executor(request):
+    """What `supervise` is given; threads have no shares."""
+    return request.getfixturevalue("on_ray") if request.param == "ray" else request.param
+
+
 @pytest.fixture
-def supervisor(tmp_path):
-    with supervise(tmp_path) as made:
+def supervisor(executor, tmp_path):
+    with supervise(
+        tmp_path, executor, limits=Limits(**{**vars(QUICK), "beat": min(2.5 * support.PATIENCE, 4.0)})
+    ) as made:
         yield made
 
 
@@ -58,7 +68,7 @@ def test_a_killed_worker_interrupts_its_share_alone_and_resume_follows_the_same_
     plan = supervisor.view(comparison_id).comparison.plan
     worker_of(supervisor, comparison_id, 1).send_signal(signal.SIGKILL)
     took = until(lambda: states(supervisor.view(comparison_id))[1::2] == [RunState.INTERRUPTED] * 2)
-    assert took < 3
+    assert took < 3 * support.PATIENCE
     assert states(supervisor.view(comparison_id))[::2] == [RunState.RUNNING] * 2
     one = supervisor.view(comparison_id).runs[1].run
     assert supervisor.resume(one) == [one]  # beside the other share, which goes on
@@ -121,13 +131,13 @@ def test_cancelling_a_comparison_stops_every_worker(supervisor):
     assert states(supervisor.view(comparison_id)) == [RunState.CANCELLED] * 4
 
 
-def test_closing_ends_every_worker_and_a_later_supervisor_goes_on_with_the_plan(tmp_path):
-    with supervise(tmp_path) as supervisor:
+def test_closing_ends_every_worker_and_a_later_supervisor_goes_on_with_the_plan(executor, tmp_path):
+    with supervise(tmp_path, executor) as supervisor:
         comparison_id = supervisor.submit(comparison(methods=4, steps=150, workers=2))
         reached(supervisor, comparison_id, 3)
         plan = supervisor.view(comparison_id).comparison.plan
     assert supervisor.processes() == []
-    with supervise(tmp_path) as supervisor:
+    with supervise(tmp_path, executor) as supervisor:
         assert states(supervisor.view(comparison_id)) == [RunState.INTERRUPTED] * 4
         supervisor.resume(comparison_id)
         assert supervisor.wait(comparison_id, 15)
@@ -136,13 +146,14 @@ def test_closing_ends_every_worker_and_a_later_supervisor_goes_on_with_the_plan(
     assert all(steps_of(view, number) == list(range(1, 151)) for number in range(4))
 
 
-def test_the_time_limit_is_that_of_all_workers(tmp_path):
-    limits = Limits(**{**vars(QUICK), "total": 1.5})
-    with supervise(tmp_path, limits=limits) as supervisor:
+def test_the_time_limit_is_that_of_all_workers(executor, tmp_path):
+    total = min(1.5 * support.PATIENCE, 2.0)
+    limits = Limits(**{**vars(QUICK), "beat": QUICK.beat * support.PATIENCE, "total": total})
+    with supervise(tmp_path, executor, limits=limits) as supervisor:
         comparison_id = supervisor.submit(comparison(methods=4, steps=5000, workers=2))
         assert supervisor.wait(comparison_id, 10)
         assert {run.error for run in supervisor.view(comparison_id).runs} == {
-            "the time limit of 1.5 seconds was reached; resume goes on from here"
+            f"the time limit of {total:g} seconds was reached; resume goes on from here"
         }
 
 
