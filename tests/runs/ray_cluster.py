@@ -1,7 +1,7 @@
 """A real cluster of small nodes for the tests, in a process of its own: `python -m tests.runs.ray_cluster NODES`.
 
-It says its address, and on lines `lose` (a node that is not the head is killed with all its processes) and `add` how
-many nodes it has then. It ends with its standard input.
+It says its address, and on lines `lose` (a node that is not the head is killed with all its processes), `add` and
+`restart` (the head is killed and started again) how many nodes it has then. It ends with its standard input.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Nodes:
         self.address = self._answer()
 
     def tell(self, word: str) -> None:
-        """Lose or add a node."""
+        """Lose or add a node, or restart the head."""
         self._process.stdin.write(f"{word}\n")
         self._process.stdin.flush()
 
@@ -92,6 +92,10 @@ def main() -> None:
     for line in sys.stdin:
         if line.strip() == "lose":
             cluster.remove_node(sorted(cluster.worker_nodes, key=lambda node: node.unique_id)[0], allow_graceful=False)
+        elif line.strip() == "restart":
+            port = int(cluster.address.rpartition(":")[2])
+            cluster.remove_node(cluster.head_node, allow_graceful=False)
+            cluster.add_node(**HEAD, gcs_server_port=port)
         else:
             cluster.add_node(**SMALL)
         print(f"> {1 + len(cluster.worker_nodes)}", flush=True)
