@@ -23,7 +23,7 @@ import peft_core
 from peft_core.records import RunState
 from peft_core.runs.job import Job
 from peft_core.runs.machine import usable_cores
-from peft_core.runs.ray_host import Host, described, place_of
+from peft_core.runs.ray_host import Host, described, place_of, worker_settings
 from peft_core.runs.ray_options import RayOptions
 from peft_core.runs.storage import Storage
 from peft_core.runs.worker import Reporter, leave, take_pipes
@@ -92,7 +92,7 @@ class Attempt:
         options = self._bridge.options
         resources = options.resources(self._job.spec.training.device, ray.cluster_resources().get("GPU", 0))
         await asyncio.to_thread(self._send_files)
-        given = described(self._job), self._bridge.trainer, options.threads, options.storage
+        given = described(self._job), self._bridge.trainer, options.threads, options.storage, worker_settings()
         self._key = tuple(sorted(resources.items()))
         waits = None
         while waits is None and (idle := self._bridge.take_idle(self._key)) is not None:

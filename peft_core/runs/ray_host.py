@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import peft_core
 from peft_core.records import RunState
+from peft_core.runs.confinement import PREFIX
 from peft_core.runs.executors import Ending, Inbox
 from peft_core.runs.job import Job, Report
 from peft_core.runs.machine import oom_kills
@@ -40,6 +42,8 @@ BATCH, MOST_WAITING = 500, 2000
 """Reports of one answer, and reports that wait before the worker itself has to."""
 LOG_BYTES = 65_536
 TRIES = 3
+BOUNDS = ("RANKLAB_PUBLIC", "RANKLAB_MAX_MODEL_GB", "HF_HUB_DISABLE_IMPLICIT_TOKEN")
+"""What a public page sets for its workers, beside the names with the prefix of `confinement.py`."""
 
 
 class Full(Inbox):
@@ -61,9 +65,19 @@ class Host:
     def __init__(self) -> None:
         self._at_work: OnNode | None = None
 
-    def begin(self, job: dict[str, Any], trainer: str, threads: int, storage: str | None) -> dict[str, Any]:
-        """`OnNode.begin` of a new job."""
+    def begin(
+        self,
+        job: dict[str, Any],
+        trainer: str,
+        threads: int,
+        storage: str | None,
+        settings: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """`OnNode.begin` of a new job. settings: what its worker gets instead of this node's own environment."""
         self.close()
+        for name in {name for name in os.environ if _of_workers(name)} if settings is not None else ():
+            del os.environ[name]
+        os.environ.update(settings or {})
         self._at_work = OnNode()
         return self._at_work.begin(job, trainer, threads, storage)
 
@@ -259,6 +273,15 @@ class Files:
             self._storage.put_folder(self._folder / run, place_of(self._job, run), without=(CHECKPOINTS,))
             if (self._folder / run / CHECKPOINTS / NOTES).exists():
                 self._keep_checkpoint(run)
+
+
+def worker_settings() -> dict[str, str]:
+    """The bounds of workers as they are set where the comparison is, which hold on every node."""
+    return {name: value for name, value in os.environ.items() if _of_workers(name)}
+
+
+def _of_workers(name: str) -> bool:
+    return name.startswith(PREFIX) or name in BOUNDS
 
 
 def place_of(job: Job, run: str) -> str:

@@ -142,11 +142,12 @@ def test_a_page_that_is_to_train_on_a_cluster_does_so_or_says_what_is_missing(tm
     monkeypatch.setattr("peft_core.runs.ray.RayExecutor._open", lambda executor: None)
     monkeypatch.setattr("peft_core.runs.ray_options.installed", lambda: "2.60.0")
     settings = load({"RANKLAB_EXECUTOR": "ray"}, tmp_path)
-    with launching.supervise(tmp_path / "home", settings, launching.House.of(tmp_path / "home")) as supervisor:
+    house = launching.House.of(tmp_path / "home", settings)
+    with launching.supervise(tmp_path / "home", settings, house) as supervisor:
         assert isinstance(supervisor._executor, RayExecutor) and supervisor._executor.options.address is None
     monkeypatch.setenv("RANKLAB_RAY_ADDRESS", "10.0.0.7:6379")
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(InputError, match="joined with token authentication only"):
-        launching.supervise(tmp_path / "home", settings, launching.House.of(tmp_path / "home"))
-    with launching.supervise(tmp_path / "home", load({}, tmp_path), launching.House.of(tmp_path / "home")):
+        launching.supervise(tmp_path / "home", settings, house)
+    with launching.supervise(tmp_path / "home", load({}, tmp_path), house):
         """The folder was let go of, so that another server has it."""
