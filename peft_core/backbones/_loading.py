@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from peft_core.backbones._backbone import TransformerBackbone
 
 HEAD_STD = 0.02
+_ALONE = threading.RLock()
 
 
 def load_backbone(
@@ -106,11 +109,10 @@ def meta_backbone(model_id: str, outputs: int = 2, problem: Problem = "classific
         InputError: there is no such model, or its architecture cannot do the problem.
     """
     import torch
-    import transformers
 
     from peft_core.backbones._backbone import TransformerBackbone
 
-    config = config_of(model_id)
+    config, transformers = config_of(model_id), _library()
     family = family_for(model_id, config)
     task = task_for(model_id, family, problem)
     with quiet(), torch.device("meta"):
@@ -162,11 +164,10 @@ def _model_config(config: dict[str, Any], model_id: str) -> Any:
     Raises:
         InputError: a value that the architecture does not take.
     """
-    import transformers
     from huggingface_hub.errors import StrictDataclassError
 
     try:
-        return transformers.AutoConfig.for_model(**config)
+        return _library().AutoConfig.for_model(**config)
     except (StrictDataclassError, ValueError, TypeError, KeyError) as error:
         raise InputError("model", model_id, f"its config.json cannot be used: {_first_line(error)}") from error
 
@@ -188,8 +189,8 @@ def _load_weights(
     """
     import safetensors
     import torch
-    import transformers
 
+    transformers = _library()
     if not any(folder.glob("*.safetensors")):
         raise InputError("model", model_id, "this folder holds no safetensors weights")
     with torch.random.fork_rng(devices=[]):
@@ -219,10 +220,9 @@ def _check_body(absent: list[str], head: tuple[str, ...], model_id: str) -> None
 
 
 def _load_processor(folder: Path, family: Family, model_id: str) -> Any:
-    import transformers
-
     from peft_core.backbones._images import ImageProcessor
 
+    transformers = _library()
     kind: Any = transformers.AutoTokenizer if family.modality == "text" else transformers.AutoImageProcessor
     try:
         processor: Any = kind.from_pretrained(folder, **_SAFE)
@@ -259,20 +259,31 @@ def _max_length(positions: int | None, processor: Any) -> int | None:
     return min(limits) if limits else None
 
 
+def _library() -> Any:
+    """transformers itself. It puts another module in its place while it is imported, and an import statement that waits
+    for another thread's gives the one before.
+    """
+    return import_module("transformers")
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back transformers' progress bars and its notes on freshly made heads; errors still come through."""
+    """Hold back transformers' progress bars and its notes on freshly made heads; errors still come through.
+
+    One thread at a time: transformers fills its modules when they are first asked, which two threads at once break.
+    """
     from transformers.utils import logging as transformers_logging
 
-    verbosity = transformers_logging.get_verbosity()
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", category=UserWarning)
-            yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()
+    with _ALONE:
+        verbosity = transformers_logging.get_verbosity()
+        bars = transformers_logging.is_progress_bar_enabled()
+        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", category=UserWarning)
+                yield
+        finally:
+            transformers_logging.set_verbosity(verbosity)
+            if bars:
+                transformers_logging.enable_progress_bar()

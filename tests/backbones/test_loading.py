@@ -20,6 +20,25 @@ def test_listing_models_imports_neither_torch_nor_transformers() -> None:
     assert "'torch'" not in done.stdout and "'transformers'" not in done.stdout
 
 
+AT_ONCE = """
+import threading
+from peft_core.backbones import meta_backbone
+start, built = threading.Barrier(4), []
+def build(model):
+    start.wait()
+    built.append(meta_backbone(model).id)
+threads = [threading.Thread(target=build, args=(model,)) for model in ("tiny-text", "tiny-decoder") * 2]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(sorted(built))
+"""
+
+
+def test_threads_that_need_transformers_at_once_all_get_it() -> None:
+    done = subprocess.run([sys.executable, "-c", AT_ONCE], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(["tiny-decoder"] * 2 + ["tiny-text"] * 2), done.stderr
+
+
 def test_a_folder_gives_its_body_in_float32_and_a_fresh_head(vit_folder: Path) -> None:
     backbone = load_backbone(str(vit_folder), outputs=3, problem="classification")
     saved = transformers.AutoModelForImageClassification.from_pretrained(vit_folder, dtype=torch.float32)
