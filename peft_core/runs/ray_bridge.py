@@ -253,7 +253,8 @@ def connect(address: str | None) -> dict[str, float]:
 
     quiet: dict[str, Any] = {"namespace": "ranklab", "log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
-        own = {"num_cpus": usable_cores(), "include_dashboard": False, "object_store_memory": OBJECT_STORE}
+        own: dict[str, Any] = {"num_cpus": usable_cores(), "include_dashboard": False}
+        own["object_store_memory"] = OBJECT_STORE
         ray.init("local", **own, **quiet)
     else:
         ray.init(address, **quiet)
