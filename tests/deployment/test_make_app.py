@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -42,7 +43,8 @@ def test_what_is_missing_is_one_sentence(folder, script, said):
     if script:
         fake.write_text(script)
         fake.chmod(0o755)
-    done = subprocess.run(["make", "app", f"PYTHON={fake}"], cwd=folder, capture_output=True, text=True)
+    alone = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    done = subprocess.run(["make", "app", f"PYTHON={fake}"], cwd=folder, env=alone, capture_output=True, text=True)
     first, *rest = done.stderr.splitlines()
     assert done.returncode == 2 and first.startswith(said.replace("FAKE", str(fake)))
     assert len(rest) == 1 and rest[0].startswith("make: ***") and not (folder / ".venv").exists()

@@ -11,7 +11,7 @@ from xdist.scheduler import LoadFileScheduling
 HERE = Path(__file__).parent
 LONGEST = (
     "test_page", "test_resume", "test_hostile", "test_real_training", "test_kills", "test_hub_down", "test_download",
-    "test_memory", "test_soak", "test_clock",
+    "test_memory_limits", "test_soak", "test_clock",
 )  # fmt: skip
 """What is left goes to whoever is done first, so what takes long must not come last."""
 

@@ -64,4 +64,4 @@ def test_a_link_names_no_file_of_a_public_server(
 
 def test_comparisons_to_start_from_are_forms(client: TestClient) -> None:
     starts = client.get("/ranklab/starts").json()
-    assert len(starts) == 12 and all(start["form"]["methods"] and start["about"] for start in starts)
+    assert len(starts) == 14 and all(start["form"]["methods"] and start["about"] for start in starts)
