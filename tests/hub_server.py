@@ -16,6 +16,7 @@ import base64
 import hashlib
 import json
 import os
+import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -26,6 +27,14 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 LARGE = 10_000
+
+
+class Server(ThreadingHTTPServer):
+    """A client that goes away in the middle of an answer is no event."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 @dataclass
@@ -74,7 +83,7 @@ class HubServer:
 
     def __enter__(self) -> HubServer:
         handler = type("Handler", (_Handler,), {"hub": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server = Server(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, name="hub", daemon=True).start()
         return self
