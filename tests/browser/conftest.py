@@ -23,20 +23,11 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, sync_playwright
 from xdist.scheduler import LoadScopeScheduling
 
+from peft_core.commands._page_browser import ARGUMENTS as CHROMIUM_ARGUMENTS
 from tests.runs.big_store import add_with_curves, fill
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-CHROMIUM_ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-    "--disable-quic",
-    "--blink-settings=v8CacheOptions=4",  # scripts are compiled once, not for each of the first three visits
-]
 VIEWPORT: ViewportSize = {"width": 1440, "height": 1000}
 AT_WORK = {"queued", "running", "stopping"}
 
