@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect, sync_playwright
 from xdist.scheduler import LoadScopeScheduling
 
 from peft_core.commands._page_browser import ARGUMENTS as CHROMIUM_ARGUMENTS
@@ -30,6 +30,9 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 VIEWPORT: ViewportSize = {"width": 1440, "height": 1000}
 AT_WORK = {"queued", "running", "stopping"}
+
+# A busy machine may take long over a first start; what is expected is asked at once and then again and again.
+expect.set_options(timeout=30_000)
 
 
 def free_port() -> int:

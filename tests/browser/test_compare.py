@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.browser.conftest import VIEWPORT, App, Visitor, get, served
 
@@ -46,7 +46,7 @@ def write(page: Page, field: str, text: str) -> None:
 
 
 def open_form(page: Page) -> None:
-    expect(page.locator(".rl-form button[type=submit]")).to_be_visible(timeout=30_000)
+    expect(page.locator(".rl-form button[type=submit]")).to_be_visible()
     page.locator(".rl-advanced summary").click()
 
 
@@ -82,7 +82,7 @@ def test_a_comparison_trains_live_and_outlives_the_tab(visitor: Visitor) -> None
     for field, text in short.items():
         write(page, field, text)
     page.locator(".rl-form button[type=submit]").click()
-    expect(page.locator(".rl-state")).to_have_attribute("data-state", "running", timeout=30_000)
+    expect(page.locator(".rl-state")).to_have_attribute("data-state", "running")
     seen = wait_for_points(page, "loss", 2)
     grown = wait_for_points(page, "loss", seen)
     assert grown > seen
@@ -114,7 +114,7 @@ def test_a_comparison_trains_live_and_outlives_the_tab(visitor: Visitor) -> None
         assert shown_id(tab) == comparison
     second.close()
     again.locator(".rl-stop").click()
-    expect(again.locator(".rl-state")).to_have_attribute("data-state", "cancelled", timeout=20_000)
+    expect(again.locator(".rl-state")).to_have_attribute("data-state", "cancelled")
     expect(again.locator(".rl-resume")).to_be_visible()
 
 
@@ -128,6 +128,23 @@ def zoom(page: Page, name: str) -> None:
     page.mouse.move(box["x"] + box["width"] * 0.7, middle, steps=5)
     page.mouse.up()
     page.wait_for_function(f"document.querySelector('[data-chart={name}] .rl-plot').layout.xaxis.range[0] > 0")
+
+
+def test_the_list_of_benchmarks_comes_late_and_takes_no_message_away(visitor: Visitor) -> None:
+    held: list[Route] = []
+    visitor.context.route("**/ranklab/benchmarks*", lambda route: held.append(route))
+    page = visitor.open("#c=example")
+    open_form(page)
+    write(page, "training.batch_size", "many")
+    page.locator(".rl-form button[type=submit]").click()
+    said = page.locator('[data-field="training.batch_size"] .rl-error')
+    expect(said).to_contain_text("batch_size is 'many'")
+    before = said.get_attribute("id") or ""
+    held[0].continue_()
+    expect(said).not_to_have_id(before)
+    expect(said).to_contain_text("batch_size is 'many'")
+    expect(page.locator(".rl-go .rl-error")).to_contain_text("Nothing was started")
+    expect(page.locator('[data-field="training.batch_size"] input')).to_be_focused()
 
 
 def test_a_bad_value_is_answered_at_its_field_and_nothing_is_lost(visitor: Visitor) -> None:
@@ -144,7 +161,7 @@ def test_a_bad_value_is_answered_at_its_field_and_nothing_is_lost(visitor: Visit
     assert page.locator('[data-field="training.batch_size"] input').input_value() == "many"
     assert shown_id(page) == before
     page.reload()
-    expect(page.locator('[data-field="training.batch_size"] input')).to_have_value("many", timeout=30_000)
+    expect(page.locator('[data-field="training.batch_size"] input')).to_have_value("many")
     expect(page.locator(".rl-row")).to_have_count(3)
 
 
@@ -159,7 +176,7 @@ def tab_to(page: Page, selector: str, backwards: bool = False) -> None:
 
 def test_a_whole_comparison_by_keys_alone_before_two_visitors(app: App, visitor: Visitor, browser: Browser) -> None:
     page = visitor.open()
-    expect(page.locator("#rl-start-from optgroup")).to_have_count(5, timeout=30_000)
+    expect(page.locator("#rl-start-from optgroup")).to_have_count(5)
     tab_to(page, "#rl-start-from")
     page.keyboard.press("ArrowDown")
     expect(page.locator(".rl-row")).to_have_count(3)
@@ -175,7 +192,7 @@ def test_a_whole_comparison_by_keys_alone_before_two_visitors(app: App, visitor:
         page.keyboard.type(text)
     tab_to(page, ".rl-form button[type=submit]")
     page.keyboard.press("Enter")
-    expect(page.locator(".rl-recent option:checked")).to_contain_text("d=4", timeout=30_000)
+    expect(page.locator(".rl-recent option:checked")).to_contain_text("d=4")
     comparison = shown_id(page)
 
     other = Visitor(browser.new_context(viewport=VIEWPORT), app.address)

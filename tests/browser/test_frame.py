@@ -21,7 +21,7 @@ def tab(page: Page, title: str) -> Locator:
 
 
 def is_open(page: Page, title: str) -> None:
-    expect(tab(page, title)).to_have_attribute("aria-selected", "true", timeout=15_000)
+    expect(tab(page, title)).to_have_attribute("aria-selected", "true")
 
 
 def asked(page: Page) -> list[str]:
@@ -46,7 +46,7 @@ def test_a_tab_is_loaded_when_it_is_opened_and_kept_then(visitor: Visitor) -> No
 def test_the_address_selects_the_tab_and_the_back_button_goes_back(visitor: Visitor) -> None:
     page = visitor.open("#tab=runs")
     is_open(page, "Runs")
-    expect(page.locator(".rl-runs [data-run]").first).to_be_visible(timeout=15_000)
+    expect(page.locator(".rl-runs [data-run]").first).to_be_visible()
     assert not [path for path in asked(page) if path.endswith(("/view", "page.js"))]
     page.reload()
     is_open(page, "Runs")

@@ -31,7 +31,7 @@ def recorded(app: FullApp, label: str) -> dict:
 def opened(page: Page) -> None:
     """The layers are seen, and drawn."""
     page.locator("[data-layers]").scroll_into_view_if_needed()
-    expect(page.locator(".rl-heat-table")).to_have_count(page.locator(".rl-card").count(), timeout=15_000)
+    expect(page.locator(".rl-heat-table")).to_have_count(page.locator(".rl-card").count())
 
 
 def to_step(page: Page, place: int) -> None:
@@ -63,7 +63,7 @@ def test_ranks_by_layer_are_those_of_the_step_that_is_chosen(app: FullApp, visit
     note = page.locator('[data-chart="spectrum"] .rl-note')
     expect(note).to_contain_text("None were recorded by step 0; the first are of step 240.")
     page.locator(".rl-play").click()
-    expect(page.locator(".rl-at")).to_contain_text("the newest", timeout=15_000)
+    expect(page.locator(".rl-at")).to_contain_text("the newest")
     expect(page.locator(".rl-play")).to_have_attribute("aria-pressed", "false")
     cells.first.click()
     expect(page.locator(".rl-site")).to_have_value(found["sites"][0]["site"])
@@ -101,7 +101,7 @@ def test_a_link_brings_the_form_and_says_what_it_moved(visitor: Visitor, browser
     query = "?model=tiny-text&task=sentiment&methods.0=lora&methods.0.rank=99999&seeds=5,9&training.steps=33"
     page = visitor.open(f"{query}&training.batch_size={attack}&methods.1={attack}#c=example")
     field = page.locator('[data-field="methods.0.rank"] input')
-    expect(field).to_have_value("8192", timeout=30_000)
+    expect(field).to_have_value("8192")
     expect(page.locator('[data-field="seeds"] input')).to_have_value("5, 9")
     expect(page.locator('[data-field="task"] select')).to_have_value("sentiment")
     expect(page.locator('[data-field="training.steps"] input')).to_have_value("33")
@@ -113,13 +113,13 @@ def test_a_link_brings_the_form_and_says_what_it_moved(visitor: Visitor, browser
 
     field.fill("6")
     link, command = page.locator("#rl-link"), page.locator(".rl-said .rl-command")
-    expect(command).to_contain_text("--method lora:rank=6 --seed-list 5,9", timeout=15_000)
+    expect(command).to_contain_text("--method lora:rank=6 --seed-list 5,9")
     page.wait_for_url("**methods.0.rank=6**")
     assert "#c=example" in page.url
     field.fill("many")
-    expect(command).to_contain_text("No command yet: lora.rank is 'many'", timeout=15_000)
+    expect(command).to_contain_text("No command yet: lora.rank is 'many'")
     page.reload()
-    expect(field).to_have_value("many", timeout=30_000)
+    expect(field).to_have_value("many")
     field.fill("7")
     page.wait_for_url("**methods.0.rank=7**")
     shared = link.input_value()
@@ -128,7 +128,7 @@ def test_a_link_brings_the_form_and_says_what_it_moved(visitor: Visitor, browser
     other = browser.new_context()
     again = other.new_page()
     again.goto(shared)
-    expect(again.locator('[data-field="methods.0.rank"] input')).to_have_value("7", timeout=30_000)
+    expect(again.locator('[data-field="methods.0.rank"] input')).to_have_value("7")
     expect(again.locator('[data-field="seeds"] input')).to_have_value("5, 9")
     expect(again.locator(".rl-form > .rl-problem")).to_have_count(0)
     other.close()
@@ -137,14 +137,14 @@ def test_a_link_brings_the_form_and_says_what_it_moved(visitor: Visitor, browser
 def test_a_comparison_to_start_from_fills_the_form(visitor: Visitor) -> None:
     page = visitor.open("#c=example")
     start = page.locator("#rl-start-from")
-    expect(start.locator("optgroup")).to_have_count(5, timeout=30_000)
+    expect(start.locator("optgroup")).to_have_count(5)
     start.select_option("parameters")
     expect(page.locator(".rl-row")).to_have_count(4)
     expect(page.locator("#rl-lock")).to_have_value("parameters")
     expect(page.locator("#rl-start-about")).to_contain_text("come nearest to LoRA's")
     expect(start).to_be_focused()
-    expect(page.locator(".rl-row .rl-locked").nth(1)).to_contain_text("parameters (", timeout=20_000)
-    expect(page.locator(".rl-said .rl-command")).to_contain_text("--lock parameters --lock-to", timeout=15_000)
+    expect(page.locator(".rl-row .rl-locked").nth(1)).to_contain_text("parameters (")
+    expect(page.locator(".rl-said .rl-command")).to_contain_text("--lock parameters --lock-to")
     start.select_option("propetl_tasks")
     expect(page.locator('[data-field="task"] select')).to_have_value("acceptability")
     expect(page.locator(".rl-partners input:checked")).to_have_count(2)

@@ -41,7 +41,7 @@ def test_every_tab_keeps_its_place_and_can_be_used_by_all(
     page = visitor.open(f"?__theme={scheme}#c=example")
     page.set_viewport_size({"width": widths[0], "height": 900})
     wait_for_points(page, "score", 0)
-    expect(page.locator(".rl-form button[type=submit]")).to_be_attached(timeout=30_000)
+    expect(page.locator(".rl-form button[type=submit]")).to_be_attached()
     page.evaluate(AXE)
     page.evaluate(LAYOUT)
     for one in page.locator("[role=tab]").all():

@@ -57,16 +57,16 @@ def test_a_lock_says_what_it_changes_and_that_is_what_runs(app: App, visitor: Vi
     asked = page.locator(".rl-row").count()
     page.locator("#rl-lock").select_option("parameters")
     said = page.locator(".rl-row .rl-locked")
-    expect(said.first).to_contain_text("is the reference", timeout=20_000)
-    expect(said.nth(1)).to_contain_text("parameters (", timeout=20_000)
+    expect(said.first).to_contain_text("is the reference")
+    expect(said.nth(1)).to_contain_text("parameters (")
     page.locator("#rl-lock-to").select_option("1")
-    expect(said.nth(1)).to_contain_text("is the reference", timeout=20_000)
+    expect(said.nth(1)).to_contain_text("is the reference")
     sentences = said.all_inner_texts()
     short = {"training.steps": "4", "train_rows": "64", "eval_rows": "40", "seeds": "0"}
     for field, text in short.items():
         write(page, field, text)
     page.locator(".rl-form button[type=submit]").click()
-    expect(page.locator(".rl-lock li")).to_have_count(asked, timeout=30_000)
+    expect(page.locator(".rl-lock li")).to_have_count(asked)
     assert page.locator(".rl-lock li").all_inner_texts() == sentences
     expect(page.locator(".rl-state")).to_have_attribute("data-state", "finished", timeout=60_000)
 

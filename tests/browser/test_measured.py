@@ -23,7 +23,7 @@ def opened(visitor: Visitor, answer: dict) -> tuple[Page, list[str]]:
     """The page as it is with this answer, and the addresses that it asks for."""
     asked: list[str] = []
     page = visitor.open("#tab=papers", asked)
-    expect(page.locator(".pp-count")).to_contain_text("quoted figures", timeout=30_000)
+    expect(page.locator(".pp-count")).to_contain_text("quoted figures")
     page.route("**/ranklab/measured", lambda route: route.fulfill(body=json.dumps(answer)))
     return page, asked
 

@@ -18,7 +18,7 @@ def app(full_app: FullApp) -> FullApp:
 
 
 def told(page: Page, text: str) -> None:
-    expect(page.locator(".pp-count")).to_contain_text(text, timeout=20_000)
+    expect(page.locator(".pp-count")).to_contain_text(text)
 
 
 def stays_inside(page: Page) -> None:
@@ -58,12 +58,10 @@ def test_a_quoted_row_fills_the_compare_form_with_its_preset(visitor: Visitor) -
     page = visitor.open("#tab=papers&paper=capaboost&table=17&ptask=glue/mrpc")
     told(page, "4 quoted figures")
     page.get_by_text("row by row, with presets").click()
-    expect(page.locator(".pp-quoted-body")).to_contain_text("Not on this machine: model roberta-base", timeout=20_000)
+    expect(page.locator(".pp-quoted-body")).to_contain_text("Not on this machine: model roberta-base")
     page.locator("tr", has_text="masks=same").locator(".pp-preset").click()
     form = page.locator(".rl-form")
-    expect(form.locator("#rl-preset")).to_have_value(
-        "capaboost/roberta-base/capaboost_pfeiffer:d=2,bottleneck=64", timeout=30_000
-    )
+    expect(form.locator("#rl-preset")).to_have_value("capaboost/roberta-base/capaboost_pfeiffer:d=2,bottleneck=64")
     expect(form.locator(".rl-row")).to_have_count(1)
     expect(form.locator('[data-field="methods.0.masks"] :is(input, select)')).to_have_value("same")
     expect(form.locator('[data-field="methods.0.bottleneck"] input')).to_have_value("64")
@@ -91,7 +89,7 @@ def predict(page: Page, *places: int) -> Locator:
 
 def test_a_lesson_asks_first_computes_then_and_remembers(visitor: Visitor) -> None:
     page = visitor.open("#tab=learn")
-    expect(page.locator(".ln-title")).to_have_text("Low rank", timeout=20_000)
+    expect(page.locator(".ln-title")).to_have_text("Low rank")
     page.locator(".ln-form .rl-big").click()
     expect(page.locator(".ln-form .rl-error")).to_have_text("Predict first: 2 questions are open.")
     assert page.locator(".ln-result").is_hidden()
@@ -100,7 +98,7 @@ def test_a_lesson_asks_first_computes_then_and_remembers(visitor: Visitor) -> No
     expect(result.locator(".ln-right")).to_contain_text("You said 4. It came out: rank 4.")
     expect(result.locator(".ln-other")).to_contain_text("You said about 50 %. It came out: 12.5 %.")
     page.reload()
-    expect(page.locator('[data-lesson="low-rank"]')).to_contain_text("done: 1 of 2", timeout=20_000)
+    expect(page.locator('[data-lesson="low-rank"]')).to_contain_text("done: 1 of 2")
     expect(page.locator(".ln-kept")).to_contain_text("1 of 6 done")
     page.locator(".ln-forget").click()
     expect(page.locator('[data-lesson="low-rank"]')).to_contain_text("not done")
@@ -116,26 +114,26 @@ def test_a_result_is_what_the_server_found(visitor: Visitor) -> None:
         route.fulfill(response=answer, json=found)
 
     page = visitor.open("#tab=learn&lesson=masks")
-    expect(page.locator(".ln-title")).to_have_text("Masks", timeout=20_000)
+    expect(page.locator(".ln-title")).to_have_text("Masks")
     page.route("**/ranklab/playground/sketch", altered)
     result = predict(page, 3, 1)
     expect(result.locator(".ln-right")).to_contain_text("You said 32. It came out: rank 31.")
     page.unroute("**/ranklab/playground/sketch")
     page.locator(".ln-open").click()
-    expect(page.locator("#pg-rank")).to_have_value("8", timeout=20_000)
+    expect(page.locator("#pg-rank")).to_have_value("8")
     expect(page.locator("#pg-out_features")).to_have_value("64")
 
 
 def test_fits_come_with_their_ceilings_and_open_in_the_playground(visitor: Visitor) -> None:
     page = visitor.open("#tab=learn&lesson=limits")
-    expect(page.locator(".ln-title")).to_have_text("Why rank limits", timeout=20_000)
+    expect(page.locator(".ln-title")).to_have_text("Why rank limits")
     page.set_viewport_size({"width": 390, "height": 844})
     result = predict(page, 1, 3)
     expect(result.locator(".ln-bars li")).to_have_count(2)
     expect(result.locator(".ln-right").first).to_contain_text("It came out: 0.500.")
     stays_inside(page)
     page.locator(".ln-open").click()
-    expect(page.locator("#pg-target")).to_have_value("flat", timeout=20_000)
+    expect(page.locator("#pg-target")).to_have_value("flat")
     expect(page.locator("#pg-pair-1-rank")).to_have_value("16")
     expect(page.locator(".pg-pair")).to_have_count(2)
 
@@ -143,7 +141,7 @@ def test_fits_come_with_their_ceilings_and_open_in_the_playground(visitor: Visit
 def test_the_training_lesson_reads_a_finished_comparison(visitor: Visitor) -> None:
     """The training itself is the Compare tab's and tested there; here the shipped comparison stands for it."""
     page = visitor.open("#tab=learn&lesson=charts")
-    expect(page.locator(".ln-title")).to_have_text("Reading the charts", timeout=20_000)
+    expect(page.locator(".ln-title")).to_have_text("Reading the charts")
     page.route("**/ranklab/start", lambda route: route.fulfill(json={"id": "example"}))
     result = predict(page, 1, 2)
     expect(result.locator(".ln-right").first).to_contain_text("LoRA 4.0, CapaBoost 8.0")
@@ -156,5 +154,5 @@ def test_the_training_lesson_reads_a_finished_comparison(visitor: Visitor) -> No
     page.get_by_text("Use the finished comparison that is shipped instead").click()
     expect(page.locator(".ln-result h4")).to_contain_text("of 2 as predicted")
     page.locator(".ln-open").click()
-    expect(page.locator('.rl-form [data-field="training.steps"] input')).to_have_value("40", timeout=30_000)
+    expect(page.locator('.rl-form [data-field="training.steps"] input')).to_have_value("40")
     expect(page.locator(".rl-row")).to_have_count(2)

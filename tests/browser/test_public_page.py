@@ -56,12 +56,12 @@ def test_limits_place_and_refusals_are_seen(browser: Browser, public_app: App) -
 
     two = somebody(browser, public_app)
     begin(two, "900")
-    expect(two.get_by_text("queued, place 1")).to_be_visible(timeout=30_000)
+    expect(two.get_by_text("queued, place 1")).to_be_visible()
 
     three = somebody(browser, public_app)
     begin(three, "900")
     full = three.get_by_role("alert").filter(has_text="The queue is full: one comparison is waiting")
-    expect(full).to_be_in_viewport(timeout=30_000)
+    expect(full).to_be_in_viewport()
     assert three.evaluate(
         """element => { const box = element.getBoundingClientRect();
         return element.contains(document.elementFromPoint(box.x + 5, box.y + box.height / 2)); }""",

@@ -47,7 +47,7 @@ def rows(page: Page) -> list[str]:
 
 
 def count(page: Page, text: str) -> None:
-    expect(page.locator(".rl-count")).to_contain_text(f"of {text} runs", timeout=15_000)
+    expect(page.locator(".rl-count")).to_contain_text(f"of {text} runs")
 
 
 def opened(page: Page, run: str) -> None:
@@ -85,7 +85,7 @@ def test_words_and_pages_are_in_the_address(visitor: Visitor) -> None:
     expect(page.locator(".rl-count")).to_contain_text("26–50 of 626")
     seen = rows(page)
     page.reload()
-    expect(page.locator(".rl-count")).to_contain_text("26–50 of 626", timeout=15_000)
+    expect(page.locator(".rl-count")).to_contain_text("26–50 of 626")
     assert rows(page) == seen
     expect(page.locator("[name=search]")).to_have_value("capaboost sentiment")
     page.locator(".rl-clear").click()
@@ -97,7 +97,7 @@ def test_words_and_pages_are_in_the_address(visitor: Visitor) -> None:
 def test_curves_of_any_comparisons_lie_over_each_other(app: FullApp, visitor: Visitor) -> None:
     page = visitor.open("#tab=runs")
     first, second = app.curves
-    expect(page.locator('[data-chart="overlay"] .rl-note')).to_contain_text("Tick runs", timeout=15_000)
+    expect(page.locator('[data-chart="overlay"] .rl-note')).to_contain_text("Tick runs")
     for run in (f"{first}-0", f"{first}-1"):
         page.locator(f'[data-pick="{run}"]').check()
     page.wait_for_function("document.querySelector('[data-chart=overlay] .rl-plot').data?.length >= 4")
@@ -111,7 +111,7 @@ def test_curves_of_any_comparisons_lie_over_each_other(app: FullApp, visitor: Vi
     page.locator(".rl-quantity label", has_text="eff. rank").click()
     assert curves(page) == 3
     page.reload()
-    expect(page.locator(".rl-key li")).to_have_count(3, timeout=15_000)
+    expect(page.locator(".rl-key li")).to_have_count(3)
     page.locator(".rl-key button").last.click()
     expect(page.locator(".rl-key li")).to_have_count(2)
     expect(page.locator(f'[data-pick="{second}-0"]')).not_to_be_checked()
@@ -135,7 +135,7 @@ def test_a_note_is_kept_and_found(app: FullApp, visitor: Visitor) -> None:
     opened(page, run)
     note = page.locator(f'[data-note="{run}"]')
     note.fill("<b>looks odd</b>")
-    expect(page.locator(".rl-one label", has=note).locator(".rl-sub")).to_have_text("kept", timeout=10_000)
+    expect(page.locator(".rl-one label", has=note).locator(".rl-sub")).to_have_text("kept")
     page.locator("[name=search]").fill("odd</b>")
     count(page, "1")
     expect(page.locator(".rl-runs tbody")).to_contain_text("<b>looks odd</b>")
@@ -162,12 +162,12 @@ def test_a_live_comparison_is_not_deleted_and_a_stopped_one_goes_on(app: FullApp
     expect(page.locator(".rl-said")).to_contain_text("still at work; stop it before deleting it")
     post(app, "stop", id=made)
     state = page.locator("tr", has=page.locator(f'[data-run="{made}-0"]')).locator(".rl-state")
-    expect(state).to_have_text("cancelled", timeout=30_000)
+    expect(state).to_have_text("cancelled")
     page.locator(f'[data-run="{made}-0"]').click()
     page.get_by_role("button", name="Resume").click()
-    expect(state).to_have_attribute("data-state", "running", timeout=30_000)
+    expect(state).to_have_attribute("data-state", "running")
     post(app, "stop", id=made)
-    expect(state).to_have_text("cancelled", timeout=30_000)
+    expect(state).to_have_text("cancelled")
 
 
 def test_an_adapter_is_exported_while_the_page_goes_on(visitor: Visitor, trained: str) -> None:
@@ -194,7 +194,7 @@ def test_a_token_does_not_stay_in_the_page(visitor: Visitor, trained: str) -> No
     token = page.get_by_label("Token")
     token.fill("hf_" + "notoken")
     token.press("Enter")
-    expect(page.locator(".rl-pushed")).to_contain_text("it must be written owner/name", timeout=30_000)
+    expect(page.locator(".rl-pushed")).to_contain_text("it must be written owner/name")
     expect(token).to_have_value("")
     assert "notoken" not in page.content() + page.url
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
@@ -207,7 +207,7 @@ def test_figures_are_defined_and_learned_ranks_fill_the_form(visitor: Visitor, t
         route.fulfill(json=found)
 
     page = visitor.open(f"#tab=runs&run={trained}-0")
-    expect(page.locator(".rl-one h3")).to_be_visible(timeout=30_000)
+    expect(page.locator(".rl-one h3")).to_be_visible()
     expect(page.get_by_role("button", name="Train LoRA at its ranks")).to_have_count(0)
     page.locator(".rl-one").get_by_role("button", name="learning rate").click()
     expect(page.get_by_role("dialog")).to_contain_text("Source: the run's frozen config")
@@ -215,7 +215,7 @@ def test_figures_are_defined_and_learned_ranks_fill_the_form(visitor: Visitor, t
     page.route("**/ranklab/runs/run?*", learned)
     page.reload()
     page.get_by_role("button", name="Train LoRA at its ranks").click()
-    expect(page.locator('[data-field="methods.1.rank_pattern"] input')).to_have_value(f"{trained}-0", timeout=20_000)
+    expect(page.locator('[data-field="methods.1.rank_pattern"] input')).to_have_value(f"{trained}-0")
 
 
 @pytest.mark.parametrize("width, scheme", [(390, "dark"), (768, "light")])
@@ -223,7 +223,7 @@ def test_a_narrow_window_has_no_sideways_scrolling(app: FullApp, visitor: Visito
     run = f"{app.curves[0]}-1"
     page = visitor.open(f"?__theme={scheme}#tab=runs&over={run}&run={run}")
     page.set_viewport_size({"width": width, "height": 800})
-    expect(page.locator(".rl-one h3")).to_be_visible(timeout=15_000)
+    expect(page.locator(".rl-one h3")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     page.locator(".rl-jump").click()
     page.wait_for_function("document.querySelector('[data-chart=overlay] .rl-plot').data?.length >= 2")

@@ -35,7 +35,7 @@ def test_without_weights_the_tab_says_why_and_where_to_go(app: App, visitor: Vis
     assert "comes without its weights" in nothing_yet["nothing"]
     visitor.context.route("**/tryit/menu*", lambda route: route.fulfill(json=nothing_yet))
     page = visitor.open("#tab=try")
-    expect(page.locator(".rl-nothing p")).to_contain_text("Start one in the Compare tab", timeout=15_000)
+    expect(page.locator(".rl-nothing p")).to_contain_text("Start one in the Compare tab")
     page.get_by_role("button", name="Go to Compare").click()
     expect(page.get_by_role("tab", name="Compare", exact=True)).to_have_attribute("aria-selected", "true")
 
@@ -44,7 +44,7 @@ def test_a_digit_is_drawn_a_picture_is_chosen_and_every_method_answers(
     visitor: Visitor, trained: dict[str, str]
 ) -> None:
     page = visitor.open("#tab=try&c=example")
-    expect(page.locator(".rl-instead")).to_contain_text("example comes without its weights", timeout=15_000)
+    expect(page.locator(".rl-instead")).to_contain_text("example comes without its weights")
     ask = page.get_by_role("button", name="Ask", exact=True)
     expect(ask).to_be_visible(timeout=LIMIT)
     expect(page.locator("[name=comparison]")).to_have_value(trained["digits"])
@@ -71,7 +71,7 @@ def test_a_digit_is_drawn_a_picture_is_chosen_and_every_method_answers(
     page.locator("[name=picture]").set_input_files(
         {"name": "large.png", "mimeType": "image/png", "buffer": large.getvalue()}
     )
-    expect(page.locator(".rl-asking .rl-error")).to_contain_text("9000 x 9000 pixels", timeout=15_000)
+    expect(page.locator(".rl-asking .rl-error")).to_contain_text("9000 x 9000 pixels")
 
 
 def test_keys_alone_ask_and_find_the_rows_with_different_answers(visitor: Visitor, trained: dict[str, str]) -> None:

@@ -77,13 +77,19 @@ export class Form {
     this.said?.changed(true);
   }
 
-  /** Draw anew; the field that was in use, or `focus`, is in use again. */
+  /** Draw anew; the field that was in use, or `focus`, is in use again. What was said of the values stays unless one is new. */
   redraw(focus = null) {
     const active = this.root.contains(document.activeElement) ? document.activeElement : null;
     const field = focus ?? active?.closest("[data-field]")?.dataset.field;
     const open = [".rl-advanced", ".rl-partners"].filter((name) => this.root.querySelector(name)?.open);
     const place = active?.selectionStart ?? null;
+    const said = focus ? [] : [...this.root.querySelectorAll(".rl-bad")].map((box) => [box.dataset.field, box.querySelector(".rl-error").textContent]);
+    const general = focus ? "" : this.general.textContent;
+    const working = this.start.disabled;
     this.draw();
+    for (const [name, message] of said) if (this.boxOf(name)) setError(this.boxOf(name), message);
+    this.general.textContent = general;
+    this.busy(working);
     for (const name of open) this.root.querySelector(name)?.setAttribute("open", "");
     const input = field && this.root.querySelector(`[data-field="${CSS.escape(field)}"] :is(input, select)`);
     input?.focus({ preventScroll: true });
