@@ -16,63 +16,42 @@ ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
 MANIFEST = yaml.safe_load((ROOT / "docs" / "kuberay.yaml").read_text(encoding="utf-8"))
 
-# Fields of ray.io/v1 and of the pods in it, as far as a manifest here may use them. A dict holds fields, a list with
-# one entry is a list of that, "texts" is an object of strings; a field with ! must be there.
-ENVIRONMENT = [{"name!": str, "value": str, "valueFrom": {"secretKeyRef!": {"name!": str, "key!": str}}}]
-QUANTITIES = {"cpu": "quantity", "memory": "quantity", "nvidia.com/gpu": "quantity"}
-CONTAINER = {
-    "name!": str,
-    "image!": str,
-    "env": ENVIRONMENT,
-    "ports": [{"containerPort!": int, "name": str}],
-    "resources": {"requests": QUANTITIES, "limits": QUANTITIES},
-    "volumeMounts": [{"name!": str, "mountPath!": str}],
-}
-POD = {
-    "metadata": {"labels": "texts", "annotations": "texts"},
-    "spec!": {
-        "containers!": [CONTAINER],
-        "securityContext": {"runAsUser": int, "fsGroup": int, "runAsNonRoot": bool},
-        "volumes": [{"name!": str, "emptyDir": {}, "persistentVolumeClaim": {"claimName!": str}}],
-        "serviceAccountName": str,
-        "nodeSelector": "texts",
-    },
-}
-HEAD = {"template!": POD, "rayStartParams": "texts", "serviceType": str, "enableIngress": bool}
+# Fields of ray.io/v1 that are the operator's own, as far as a manifest here may use them; what is Kubernetes' own is
+# named by the class of its published models. A dict holds fields, a list with one entry is a list of that, "texts" is
+# an object of strings; a field with ! must be there.
+POD, METADATA = "V1PodTemplateSpec", "V1ObjectMeta"
+HEAD = {"template!": POD, "rayStartParams!": "texts", "serviceType": str, "enableIngress": bool}
 WORKERS = {
     "groupName!": str,
     "template!": POD,
-    "rayStartParams": "texts",
+    "rayStartParams!": "texts",
     "replicas": int,
     "minReplicas!": int,
     "maxReplicas!": int,
     "numOfHosts": int,
-    "idleTimeoutSeconds": int,
     "suspend": bool,
 }
 SCHEMA = {
     "apiVersion!": str,
     "kind!": str,
-    "metadata!": {"name!": str, "labels": "texts", "namespace": str},
+    "metadata!": METADATA,
     "spec!": {
         "rayVersion": str,
         "headGroupSpec!": HEAD,
         "workerGroupSpecs": [WORKERS],
         "enableInTreeAutoscaling": bool,
         "suspend": bool,
-        "authOptions": {"mode": str},
-        "gcsFaultToleranceOptions": {"redisAddress": str, "externalStorageNamespace": str},
     },
 }
 
 
 def faults(value, schema, at="") -> list[str]:
     """Where a value does not fit."""
+    if schema in (POD, METADATA):
+        return faults_of_model(value, schema, at)
     if schema == "texts":
         fits = isinstance(value, dict) and all(isinstance(entry, str) for entry in value.values())
         return [] if fits else [f"{at}: texts"]
-    if schema == "quantity":
-        return [] if re.fullmatch(r"\d+(\.\d+)?(m|Ki|Mi|Gi|Ti)?", str(value)) else [f"{at}: a quantity"]
     if isinstance(schema, list):
         if not isinstance(value, list):
             return [f"{at}: a list"]
@@ -89,25 +68,84 @@ def faults(value, schema, at="") -> list[str]:
     return [] if type(value) is schema else [f"{at}: {schema.__name__}"]
 
 
-def test_the_manifest_fits_the_operators_api():
+def faults_of_model(value, model, at) -> list[str]:
+    """Where a model of Kubernetes does not read a value, or drops what it does not know."""
+    from kubernetes import client
+    from kubernetes.utils import parse_quantity
+
+    api = client.ApiClient()
+    try:
+        read = api.deserialize(json.dumps(value), model, "application/json")
+        for container in read.spec.containers if model == POD and read.spec else ():
+            asked = container.resources or client.V1ResourceRequirements()
+            for quantity in (*(asked.requests or {}).values(), *(asked.limits or {}).values()):
+                parse_quantity(quantity)
+    except (ValueError, TypeError, AttributeError) as error:
+        return [f"{at}: " + " ".join(str(error).split())]
+    return lost(value, api.sanitize_for_serialization(read), at)
+
+
+def lost(value, kept, at) -> list[str]:
+    """Where two documents differ."""
+    if isinstance(value, dict) and isinstance(kept, dict):
+        names = sorted(value.keys() | kept.keys())
+        return [fault for name in names for fault in lost(value.get(name), kept.get(name), f"{at}.{name}")]
+    if isinstance(value, list) and isinstance(kept, list) and len(value) == len(kept):
+        pairs = enumerate(zip(value, kept, strict=True))
+        return [fault for place, pair in pairs for fault in lost(*pair, f"{at}[{place}]")]
+    return [] if value == kept and (value is None) == (kept is None) else [f"{at}: unknown"]
+
+
+def test_the_manifest_fits_the_operators_api_and_its_pods_those_of_kubernetes():
     assert not faults(MANIFEST, SCHEMA)
     assert (MANIFEST["apiVersion"], MANIFEST["kind"]) == ("ray.io/v1", "RayCluster")
+
+
+def head(spec):
+    return spec["headGroupSpec"]
+
+
+def pod(spec):
+    return spec["workerGroupSpecs"][0]["template"]["spec"]
+
+
+def container(spec):
+    return pod(spec)["containers"][0]
 
 
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        (lambda spec: spec.update(headGroup={}), "unknown"),
-        (lambda spec: spec.pop("headGroupSpec"), "missing"),
-        (lambda spec: spec["workerGroupSpecs"][0].update(replicas="4"), "int"),
-        (lambda spec: spec["headGroupSpec"]["rayStartParams"].update({"num-cpus": 0}), "texts"),
+        (lambda spec: spec.update(headGroup={}), r"^\.spec\.headGroup: unknown"),
+        (lambda spec: spec.pop("headGroupSpec"), r"headGroupSpec: missing"),
+        (lambda spec: head(spec).pop("template"), r"template: missing"),
+        (lambda spec: head(spec).pop("rayStartParams"), r"rayStartParams: missing"),
+        (lambda spec: head(spec)["rayStartParams"].update({"num-cpus": 0}), r"rayStartParams: texts"),
+        (lambda spec: spec["workerGroupSpecs"][0].update(replicas="4"), r"replicas: int"),
+        (lambda spec: spec["workerGroupSpecs"][0].pop("maxReplicas"), r"maxReplicas: missing"),
+        (lambda spec: spec.update(workerGroupSpecs={}), r"workerGroupSpecs: a list"),
+        (lambda spec: pod(spec).pop("containers"), r"containers .*valid list"),
+        (lambda spec: pod(spec).update(volume=[]), r"template\.spec\.volume: unknown"),
+        (lambda spec: pod(spec)["securityContext"].update(runAsUser="1000"), r"runAsUser .*valid integer"),
+        (lambda spec: container(spec).pop("name"), r"name .*valid string"),
+        (lambda spec: container(spec).update(imag="a"), r"containers\[0\]\.imag: unknown"),
+        (lambda spec: container(spec)["env"].append({"value": "1"}), r"name .*valid string"),
+        (lambda spec: container(spec)["env"].append({"name": "A", "value": 1}), r"value .*valid string"),
+        (lambda spec: container(spec)["env"][1]["valueFrom"]["secretKeyRef"].pop("key"), r"key .*valid string"),
+        (lambda spec: container(spec)["resources"]["limits"].update(cpu=4), r"limits\.cpu .*valid string"),
+        (lambda spec: container(spec)["resources"]["limits"].update(memory="8 gigabytes"), r"Invalid number format"),
     ],
 )
 def test_a_manifest_that_does_not_fit_is_told(change, fault):
     broken = json.loads(json.dumps(MANIFEST))
     change(broken["spec"])
     (found,) = faults(broken, SCHEMA)
-    assert found.endswith(fault)
+    assert re.search(fault, found), found
+
+
+def test_metadata_of_a_manifest_that_does_not_fit_is_told():
+    assert faults(MANIFEST | {"metadata": {"name": "a", "label": {}}}, SCHEMA) == [".metadata.label: unknown"]
+    assert re.search("valid string", *faults(MANIFEST | {"metadata": {"name": 1}}, SCHEMA))
 
 
 def test_every_pod_authenticates_and_no_dashboard_is_open():
@@ -120,6 +158,23 @@ def test_every_pod_authenticates_and_no_dashboard_is_open():
         assert environment["RAY_AUTH_MODE"]["value"] == "token"
         assert "secretKeyRef" in environment["RAY_AUTH_TOKEN"]["valueFrom"]
     assert spec["headGroupSpec"]["rayStartParams"]["dashboard-host"] == "127.0.0.1"
+
+
+def test_the_pods_settings_are_known_and_their_home_can_be_written():
+    template = MANIFEST["spec"]["headGroupSpec"]["template"]["spec"]
+    (container,) = template["containers"]
+    environment = {entry["name"]: entry.get("value") for entry in container["env"]}
+    known = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "peft_core").rglob("*.py"))
+    assert not [name for name in environment if name.startswith("RANKLAB_") and name not in known]
+    mounted = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    assert mounted[environment["RANKLAB_HOME"]] in {volume["name"] for volume in template["volumes"]}
+    assert template["securityContext"]["fsGroup"] == template["securityContext"]["runAsUser"]
+
+
+def test_the_image_answers_the_operators_probes():
+    """They ask the dashboard's agent over HTTP, which Ray starts with its extra alone, and older ones ask by wget."""
+    image = (ROOT / "docs" / "Dockerfile.ray").read_text(encoding="utf-8")
+    assert "ray[default]" in image and "requirements-ray.txt" in image and "wget" in image
 
 
 def test_what_the_document_names_is_there():
