@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -67,11 +67,14 @@ def _swept(options: argparse.Namespace, spec: SweepSpec, out: Path, jobs: int | 
     ledger = Ledger(out, cells, document)
     if options.retry_failed:
         ledger.forget_failed()
-    with tempfile.TemporaryDirectory(prefix="sweep-") as folder, _Bar(len(cells), len(ledger.trials)) as bar:
-        place = Path(folder)
-        executor = executor_of(options, place, TRAINER)
+    folder = out.absolute().with_name(f"{out.name}.work")
+    folder.mkdir(exist_ok=True)
+    with _Bar(len(cells), len(ledger.trials)) as bar:
+        executor = executor_of(options, folder, TRAINER)
         jobs = jobs or (executor.slots() if isinstance(executor, RayExecutor) else _workers(spec))
-        reasons = work(cells, ledger, executor, jobs, place, bar.told)
+        reasons = work(cells, ledger, executor, jobs, folder, bar.told)
+    if len(ledger.trials) == len(cells):
+        shutil.rmtree(folder, ignore_errors=True)
     for reason in reasons:
         messages.print(f"{reason}; the same command goes on from here.", style="red", markup=False)
     whole = ledger.document()

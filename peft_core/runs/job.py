@@ -40,8 +40,9 @@ class Job(Frozen):
     plan: as it is recorded, and then `runs` are of the share of that number. None: the worker chooses one for all of
     the comparison, reports it, and trains the first share. offer: what it may choose from; without it and without a
     plan the worker is the only one. events: how many of a run's events are stored already; numbered: the worker numbers
-    those that it reports (`numbering.py`). places: names of the runs' files in the storage, where those are not the
-    comparison's own; they are removed from it when such a run has finished.
+    those that it reports (`numbering.py`). states_alone: of the events, changes of state alone are reported. places:
+    names of the runs' files in the storage, where those are not the comparison's own; they are removed from it when
+    such a run has finished or failed.
     """
 
     comparison: str
@@ -54,6 +55,7 @@ class Job(Frozen):
     offer: Offer | None = None
     events: dict[str, int] = Field(default_factory=dict)
     numbered: bool = False
+    states_alone: bool = False
     places: dict[str, str] = Field(default_factory=dict)
 
     def run_specs(self) -> list[RunSpec]:
@@ -86,11 +88,11 @@ def perform(job: Job, trainer: str, send: Send, stop: Callable[[str], bool]) -> 
     numbering = Numbering(job, send)
 
     def emit(event: Event) -> None:
-        encoded = as_json(event)
+        wanted = event.event == "state" or not job.states_alone
         if job.numbered:
-            numbering.emit(event, encoded)
-        else:
-            send({"event": encoded})
+            numbering.emit(event, as_json(event) if wanted else None)
+        elif wanted:
+            send({"event": as_json(event)})
 
     try:
         function, _ = load_trainer(trainer)

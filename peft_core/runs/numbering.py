@@ -33,8 +33,11 @@ class Numbering:
         self._made: dict[str, int] = {}
         self._seen: dict[str, int] = {}
 
-    def emit(self, event: Event, encoded: Report) -> None:
-        """Sends an event with its number, and before it a note of the checkpoint that was written since the last."""
+    def emit(self, event: Event, encoded: Report | None) -> None:
+        """Sends an event with its number, and before it a note of the checkpoint that was written since the last.
+
+        encoded: what is sent of it; None: it is not reported, and so not counted.
+        """
         run = event.run
         if event.event == "state":
             if event.state is RunState.RUNNING:
@@ -43,8 +46,9 @@ class Numbering:
             self._send({"event": encoded})
             return
         self._note(run)
-        self._made[run] = self._made.get(run, 0) + 1
-        self._send({"event": encoded, "n": self._made[run]})
+        if encoded is not None:
+            self._made[run] = self._made.get(run, 0) + 1
+            self._send({"event": encoded, "n": self._made[run]})
 
     def _begin(self, run: str, step: int) -> None:
         before = read_notes(self._folder / run).get(step, self._stored.get(run, 0)) if step else 0

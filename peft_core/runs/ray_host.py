@@ -266,7 +266,7 @@ class Files:
     def _keep_end(self, run: str, state: RunState) -> None:
         assert self._storage is not None
         if self._job.places:
-            if state is RunState.FINISHED:
+            if state in (RunState.FINISHED, RunState.FAILED):
                 self._storage.remove(place_of(self._job, run))
             return
         if (self._folder / run).is_dir():

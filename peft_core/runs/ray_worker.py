@@ -174,7 +174,7 @@ class RayWorker:
         if event is not None and event["event"] == "state" and RunState(event["state"]).ended:
             self._open.discard(event["run"])
         found = Plan.recorded(report.get("notice", {}).get("plan") or {})
-        if found is not None and self._plan is None:
+        if found is not None and self._plan is None and self.job.offer is not None:
             self._plan = found
             self._open = {run for run in self._open if found.share_of(run) == self.job.share}
         if "error" in report:

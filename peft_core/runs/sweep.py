@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import tempfile
 import time
 from collections import deque
@@ -42,6 +43,8 @@ WRITING_PAYS = 20.0
 """Times as long as writing the file took that pass until it is written again: most of the time is not spent on it."""
 LISTEN_SECONDS = 0.1
 """How long all workers together are waited for, one after another."""
+JOB_PREFIX = "job-"
+"""Of the folders that workers write to, in the sweep's."""
 CELLS_OF_A_JOB = 30
 """Cells that a worker trains at most, or those of one contender: starting it costs little, and all end together."""
 
@@ -228,6 +231,7 @@ class _Post:
     """A worker with its cells by run id, and what it has said of itself."""
 
     worker: Worker
+    folder: Path
     cells: Mapping[str, Cell]
     left: set[str]
     facts: dict[str, Any] = field(default_factory=dict)
@@ -244,12 +248,15 @@ def work(
     """Trains what the ledger lacks, with up to `jobs` workers at once.
 
     Args:
-        folder: for what workers write while they train; nothing in it is needed afterwards.
+        folder: for what workers write while they train. What it holds of a cell is removed with its trial; of one that
+            was begun it is what the next call goes on from.
         told: called with every finished trial, once it is in the file.
 
     Returns:
         why workers ended before their time; their unfinished cells are left for the next call.
     """
+    for stale in folder.glob(f"{JOB_PREFIX}*"):
+        shutil.rmtree(stale, ignore_errors=True)
     done = {trial.key for trial in ledger.trials}
     dealer = Dealer(dealt(cell for cell in cells if cell.key not in done))
     posts: list[_Post] = []
@@ -263,6 +270,7 @@ def work(
             for post in list(posts):
                 if (ending := _listen(post, ledger, told, LISTEN_SECONDS / len(posts))) is not None:
                     posts.remove(post)
+                    shutil.rmtree(post.folder, ignore_errors=True)
                     left = [cell for run, cell in post.cells.items() if run in post.left]
                     if left and not dealer.give_back(left, ending.how == "killed"):
                         reasons.append(ending.reason or f"a worker ended ({ending.how}) before its trials did")
@@ -270,6 +278,8 @@ def work(
         for post in posts:
             post.worker.kill()
         executor.close()
+        for post in posts:
+            shutil.rmtree(post.folder, ignore_errors=True)
         ledger.write()
     return list(dict.fromkeys(reasons))
 
@@ -315,13 +325,29 @@ def dealt(cells: Iterable[Cell]) -> list[list[Cell]]:
 
 
 def _begin(cells: Sequence[Cell], executor: Executor, folder: Path) -> _Post:
-    own = Path(tempfile.mkdtemp(dir=folder))
+    own = Path(tempfile.mkdtemp(prefix=JOB_PREFIX, dir=folder))
     spec = cells[0].spec.model_copy(update={"methods": tuple(cell.setting for cell in cells)})
     runs = run_specs("sweep", spec)
     by_run = {run.run: cell for run, cell in zip(runs, cells, strict=True)}
-    places = {run: f"cells/{cell.key}" for run, cell in by_run.items()}
-    job = Job(comparison="sweep", spec=spec, runs=tuple(by_run), folder=own, resume=True, places=places)
-    return _Post(executor.start(job), by_run, set(by_run))
+    places = {run: place_of(cell.key) for run, cell in by_run.items()}
+    for run, place in places.items():
+        (folder / place).mkdir(parents=True, exist_ok=True)
+        (own / run).symlink_to(Path("..") / place, target_is_directory=True)
+    job = Job(
+        comparison="sweep",
+        spec=spec,
+        runs=tuple(by_run),
+        folder=own,
+        resume=True,
+        states_alone=True,
+        places=places,
+    )
+    return _Post(executor.start(job), own, by_run, set(by_run))
+
+
+def place_of(key: str) -> str:
+    """Where the files of a cell that trains lie, in a sweep's folder as in the storage: whichever worker has it."""
+    return f"cells/{key}"
 
 
 def _listen(post: _Post, ledger: Ledger, told: Callable[[Trial], None], seconds: float) -> Ending | None:
@@ -332,6 +358,7 @@ def _listen(post: _Post, ledger: Ledger, told: Callable[[Trial], None], seconds:
         if "event" in report and (trial := _trial(report["event"], post, ledger)):
             post.left.discard(report["event"]["run"])
             ledger.add(trial)
+            shutil.rmtree(post.folder.parent / place_of(trial.key), ignore_errors=True)
             told(trial)
     return ending
 

@@ -103,7 +103,7 @@ def train_on_held_back(
     """Trains runs as `train_comparison` does, but their scores are those on validation rows; adapters are not kept.
 
     The learning rates of one method take turns, method after method, so that some runs are finished early. The rows are
-    read and encoded once. Of the records, changes of state are passed on alone.
+    read and encoded once.
     """
     loaded: list[tuple[TaskData, ...]] = []
 
@@ -117,7 +117,7 @@ def train_on_held_back(
             spec,
             group,
             folder=folder,
-            emit=lambda event: emit(event) if event.event == "state" else None,
+            emit=emit,
             notice=notice,
             stop=stop,
             resume=resume,

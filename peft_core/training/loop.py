@@ -48,8 +48,8 @@ from peft_core.training.step import (
 )
 from peft_core.training.totals import Totals
 
-CHECKPOINT_SECONDS = 5.0
-"""Least training time between two checkpoints of a run; evaluations decide the steps."""
+CHECKPOINT_SECONDS, LATEST_SECONDS = 5.0, 30.0
+"""Training time of a run from one checkpoint to the next: the least at an evaluation, and the most between two."""
 
 
 class Run:
@@ -168,6 +168,12 @@ class Run:
         save_checkpoint(self.folder / "checkpoints", self.step, state, tensors)
         self.checkpointed_at = self.seconds
 
+    def save_if_due(self, *, evaluated: bool = False) -> None:
+        """Writes a checkpoint where the last one is old enough and there are steps to come."""
+        age = self.seconds - self.checkpointed_at
+        if age >= (CHECKPOINT_SECONDS if evaluated else LATEST_SECONDS) and self.step < self.total_steps:
+            self.save()
+
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continues from a checkpoint, bit for bit."""
         state = checkpoint.state
@@ -222,12 +228,12 @@ def train(run: Run) -> Iterator[Event]:
 
 
 def evaluated(run: Run) -> Iterator[Event]:
-    """The evaluation that is due at this step, if one is, and then the checkpoint that is."""
+    """The evaluation that is due at this step, if one is, and the checkpoint that is."""
     if not run.evaluation_due():
+        run.save_if_due()
         return
     yield from _evaluated(run)
-    if run.seconds - run.checkpointed_at >= CHECKPOINT_SECONDS and run.step < run.total_steps:
-        run.save()
+    run.save_if_due(evaluated=True)
 
 
 def finish(run: Run) -> None:

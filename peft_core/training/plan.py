@@ -27,12 +27,14 @@ def threads_for(parameters: int | None, cores: int | None = None) -> int:
     """CPU threads a worker computes with where nothing was measured: one for a small model, else one a core.
 
     At the embedded models' size a second thread gains little, and costs much when another program is busy. The number
-    is noted in the plan.
+    is noted in the plan. Where cores are not said, OMP_NUM_THREADS bounds them: what started this process sets it.
     """
     if parameters is not None and parameters < SMALL_MODEL:
         return 1
     if cores is None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        given = os.environ.get("OMP_NUM_THREADS", "")
+        cores = min(cores, int(given)) if given.isdecimal() and int(given) else cores
     return cores
 
 

@@ -112,7 +112,7 @@ class InStep:
                 if due is not None:
                     self._each(told, due, lambda run: self._evaluate(run, told))
                 elif self._live and not done:
-                    self._save_beside(told)
+                    self._save(told)
                     self._advance(told)
         for run in done:
             self._each(told, run, lambda run: self._finish(run, told))
@@ -135,8 +135,13 @@ class InStep:
         told.finished(run)
         self._live = [other for other in self._live if other is not run]
 
-    def _save_beside(self, told: Told) -> None:
-        """Where one has saved a checkpoint, all do: a group that is resumed has its runs at one step."""
+    def _save(self, told: Told) -> None:
+        """Those that are due save a checkpoint, and with one all do: a group that is resumed has its runs at one step."""
+        for run in self._live:
+            before = run.checkpointed_at
+            self._each(told, run, Run.save_if_due)
+            if run.checkpointed_at != before:
+                self._saved_at = run.step
         saving = [run for run in self._live if run.step == self._saved_at and run.checkpointed_at != run.seconds]
         for run in saving:
             self._each(told, run, Run.save)

@@ -1,4 +1,4 @@
-"""A trainer without a model that keeps checkpoints as the real one does, and sweeps that take their time."""
+"""A trainer without a model that keeps checkpoints as the real one does, and the real one of sweeps under watch."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import os
 import time
 
 from peft_core.records import RunState, StateRecord, StepRecord
-from tests.runs import sweep_trainer
 from tests.runs.stand_in import loss, result
 
 TRAINER = "tests.runs.ray_trainer:train_comparison"
 SWEEP = "tests.runs.ray_trainer:train_cells"
-AT_ONCE = "tests.runs.sweep_trainer:train"
 EVERY, KEEP = 5, 2
 
 
@@ -39,11 +37,26 @@ def train_comparison(spec, runs, *, folder, emit, notice, stop, resume, plan=Non
 
 
 def train_cells(spec, runs, *, folder, emit, notice, stop, resume):
-    def slowly(event):
-        time.sleep(0.4)
-        emit(event)
+    """The real trainer of sweeps, with a checkpoint at every step.
 
-    sweep_trainer.train(spec, runs, folder=folder, emit=slowly, notice=notice, stop=stop, resume=resume)
+    While a file `hold` is beside the jobs' folders, runs of BitFit stay at their tenth step, and `held-JOB` says so;
+    `resumed-STEP` there says that one has gone on from a checkpoint.
+    """
+    from peft_core.training import loop
+    from peft_core.training.held_back import train_on_held_back
+
+    loop.LATEST_SECONDS = 0.0
+    last = {run.run for run in runs if run.method.id == "bitfit"}
+
+    def watched(event):
+        emit(event)
+        if event.event == "state" and event.step and event.state is RunState.RUNNING:
+            (folder.parent / f"resumed-{event.step}").touch()
+        while event.run in last and event.step == 10 and (folder.parent / "hold").exists():
+            (folder.parent / f"held-{folder.name}").touch()
+            time.sleep(0.02)
+
+    train_on_held_back(spec, runs, folder=folder, emit=watched, notice=notice, stop=stop, resume=resume)
 
 
 def step_record(run, step):

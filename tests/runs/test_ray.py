@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 
 import psutil
 import pytest
@@ -16,7 +17,7 @@ from peft_core.runs.ray import RayExecutor
 from peft_core.runs.ray_options import RayOptions
 from peft_core.runs.sweep import Ledger, grid, work
 from tests.runs.ray_cluster import Nodes, Shared, needs_ray
-from tests.runs.ray_trainer import AT_ONCE, SWEEP, TRAINER
+from tests.runs.ray_trainer import SWEEP, TRAINER
 from tests.runs.support import (
     comparison,
     reached,
@@ -134,45 +135,53 @@ def test_closing_ends_what_trains_on_the_nodes(nodes, patient, tmp_path):
     until(lambda: not trainers())
 
 
-def swept(folder, executor, jobs, told=lambda trial: None):
+def swept(folder, executor, jobs):
+    """A sweep with the real trainer: its 12 trials without their times, and why workers ended early."""
     spec = checked(
         SweepSpec,
         {
             "tasks": ["acceptability"],
-            "methods": ["lora"],
+            "methods": ["lora", "bitfit"],
             "learning_rates": [0.001, 0.003],
-            "seeds": [0, 1, 2, 3, 4, 5],
+            "seeds": [0, 1, 2],
             "train_rows": 64,
             "validation_rows": 40,
-            "training": {"steps": 2, "batch_size": 16},
+            "training": {"steps": 20, "batch_size": 8},
         },
     )
     cells, _ = grid(spec)
-    folder.mkdir()
     ledger = Ledger(folder / "sweep.json", cells, lambda trials: {})
-    reasons = work(cells, ledger, executor, jobs, folder, told)
-    return [trial.model_dump() for trial in ledger.trials], reasons
+    reasons = work(cells, ledger, executor, jobs, folder, lambda trial: None)
+    assert not list((folder / "cells").iterdir()), "nothing of a finished cell stays"
+    return [trial.model_dump(exclude={"seconds"}) for trial in ledger.trials], ledger.environments, reasons
 
 
 def test_a_sweep_ends_complete_where_a_node_is_lost_in_the_middle(nodes, tmp_path):
-    told = []
+    ray, process = tmp_path / "ray", tmp_path / "process"
+    ray.mkdir()
+    process.mkdir()
+    (ray / "hold").touch()
 
-    def lose_one(trial):
-        told.append(trial)
-        if len(told) == 3:
-            nodes.tell("lose")
-            assert nodes.count() == 2
+    def lose_one():
+        until(lambda: len(list(ray.glob("held-*"))) == 3, 60)
+        nodes.tell("lose")
+        assert nodes.count() == 2
+        (ray / "hold").unlink()
 
-    executor = RayExecutor(tmp_path, SWEEP, RayOptions(address=nodes.address))
+    executor = RayExecutor(ray, SWEEP, RayOptions(address=nodes.address))
     assert executor.slots() == 3
+    losing = threading.Thread(target=lose_one)
+    losing.start()
     try:
-        found, reasons = swept(tmp_path / "ray", executor, 3, lose_one)
+        *found, reasons = swept(ray, executor, 3)
     finally:
+        losing.join(60)
         nodes.tell("add")
-    expected, _ = swept(tmp_path / "process", ProcessExecutor(tmp_path, AT_ONCE), 2)
+    *expected, _ = swept(process, ProcessExecutor(process, SWEEP, threads=1), 2)
     assert nodes.count() == 3
-    assert not reasons and len(found) == len(told) == len({trial.key for trial in told}) == 12
+    assert not reasons and len(found[0]) == 12
     assert found == expected
+    assert list(ray.glob("resumed-*")), "the cell at hand went on from its last checkpoint"
 
 
 def test_one_actor_takes_job_after_job_also_where_the_last_one_was_ended_early(on_ray: Shared, tmp_path):

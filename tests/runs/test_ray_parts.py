@@ -7,7 +7,7 @@ import json
 import pytest
 
 from peft_core.cli import main
-from peft_core.records import InputError, Plan, RunState, StateRecord
+from peft_core.records import InputError, Offer, Plan, RunState, StateRecord
 from peft_core.runs.job import OUT_OF_MEMORY, Job, perform
 from peft_core.runs.numbering import keep_fitting, read_notes, steps_of
 from peft_core.runs.ray_host import MARK, MOST_WAITING, Full, Host, described
@@ -207,6 +207,13 @@ def test_a_checkpoint_is_noted_with_the_events_before_it_and_numbers_go_on_from_
     assert [report["event"]["step"] for report in again if "n" in report] == list(range(6, 13))
 
 
+def test_where_states_alone_are_reported_every_checkpoint_is_noted_all_the_same(tmp_path):
+    sent = performed(job(tmp_path, states_alone=True))
+    assert [report["event"]["event"] for report in sent if "event" in report] == ["state", "state"]
+    assert [report["saved"]["step"] for report in sent if "saved" in report] == [5, 10]
+    assert read_notes(tmp_path / "abcdefgh-0") == {5: 0, 10: 0}, "no event of them has to be stored"
+
+
 def test_checkpoints_of_another_executor_are_taken_as_they_are(tmp_path):
     performed(job(tmp_path).model_copy(update={"numbered": False}))
     run = tmp_path / "abcdefgh-0"
@@ -371,13 +378,23 @@ def test_a_worker_that_fails_by_itself_is_not_tried_again(tmp_path):
 
 def test_the_plan_that_was_chosen_stays_and_the_first_share_goes_on(tmp_path):
     line = Fake()
-    worker = RayWorker(job(tmp_path, methods=4), line)
+    worker = RayWorker(job(tmp_path, methods=4, offer=Offer(workers=2, cores=1)), line)
     runs = worker.begin(1)["job"]["runs"]
     plan = Plan(workers=2, shares=((runs[0], runs[2]), (runs[1], runs[3])))
     worker.hear({"reports": [{"notice": {"plan": plan.model_dump(mode="json")}}]})
     worker.hear({"lost": "the node was lost"})
     again = worker.begin(2)["job"]
     assert again["runs"] == [runs[0], runs[2]] and Plan.model_validate(again["plan"]) == plan
+
+
+def test_a_worker_that_was_offered_nothing_tells_plans_of_its_parts_and_gets_none(tmp_path):
+    worker = RayWorker(job(tmp_path, methods=2), Fake())
+    runs = worker.begin(1)["job"]["runs"]
+    plan = Plan(workers=2, shares=((runs[0],), (runs[1],)))
+    worker.hear({"reports": [{"notice": {"plan": plan.model_dump(mode="json")}}]})
+    worker.hear({"lost": "the node was lost"})
+    again = worker.begin(2)["job"]
+    assert again["plan"] is None and again["runs"] == runs
 
 
 def test_what_was_taken_is_told_and_a_stop_reaches_the_next_attempt(tmp_path):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -271,6 +273,39 @@ def test_stopping_it_by_hand_ends_with_status_130(tmp_path, monkeypatch):
     assert main(["sweep", str(path), "--executor", "thread"]) == 130
     assert len(json.loads((tmp_path / "spec.json").read_text())["trials"]) == 1
     assert not (tmp_path / "spec.json.lock").exists()
+
+
+STEPS = {"tasks": ["acceptability"], "methods": ["lora"], "learning_rates": [0.001, 0.003], "seeds": [0]}
+IN_STEPS = "tests.runs.sweep_trainer:train_in_steps"
+
+
+def begun(tmp_path):
+    return [int(line) for line in (tmp_path / "begun").read_text().split()]
+
+
+def test_a_cell_whose_worker_was_killed_goes_on_from_its_checkpoint(tmp_path):
+    (tmp_path / "kill").touch()
+    found, reasons = swept(tmp_path, executor=ProcessExecutor(tmp_path, IN_STEPS), **STEPS)
+    assert not reasons and len(found["trials"]) == 2 and begun(tmp_path) == [0, 3, 0]
+    assert not list((tmp_path / "cells").iterdir()) and not list(tmp_path.glob("job-*"))
+
+
+def test_a_cell_goes_on_from_its_checkpoint_where_the_sweep_itself_was_stopped(tmp_path):
+    (tmp_path / "hold").touch()
+
+    def stop_it():
+        until(lambda: list(tmp_path.glob("cells/*/checkpoints/step")))
+        until(lambda: next(tmp_path.glob("cells/*/checkpoints/step")).read_text() == "3")
+        executor.close()
+        signal.raise_signal(signal.SIGINT)
+
+    executor = ProcessExecutor(tmp_path, IN_STEPS)
+    threading.Thread(target=stop_it).start()
+    with pytest.raises(KeyboardInterrupt):
+        swept(tmp_path, executor=executor, **STEPS)
+    (tmp_path / "hold").unlink()
+    found, reasons = swept(tmp_path, executor=ProcessExecutor(tmp_path, IN_STEPS), **STEPS)
+    assert not reasons and len(found["trials"]) == 2 and begun(tmp_path) == [0, 3, 0]
 
 
 def test_no_process_is_left_when_a_sweep_is_stopped(tmp_path):

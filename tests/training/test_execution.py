@@ -236,11 +236,21 @@ def test_what_breaks_the_whole_pass_fails_those_that_took_it(tmp_path, monkeypat
     assert ends["c-0"].error.startswith("out of memory")
 
 
+def saved(folder):
+    return {run: sorted(file.name for file in (folder / run / "checkpoints").iterdir()) for run in (*GROUP, "c-2")}
+
+
 def test_all_of_a_group_save_at_one_step(tmp_path, monkeypatch):
     monkeypatch.setattr("peft_core.training.loop.CHECKPOINT_SECONDS", 0.0)
     execute(tmp_path, plan=LOCKSTEP, training={"steps": 12})
-    saved = [sorted(file.name for file in (tmp_path / run / "checkpoints").iterdir()) for run in GROUP]
-    assert saved[0] and saved[0] == saved[1] == saved[2]
+    assert len({str(saved(tmp_path)[run]) for run in GROUP}) == 1
+
+
+def test_between_two_evaluations_checkpoints_are_saved_too(tmp_path, monkeypatch):
+    monkeypatch.setattr("peft_core.training.loop.LATEST_SECONDS", 0.0)
+    execute(tmp_path, plan=LOCKSTEP, training={"steps": 7, "eval_every": 1_000_000})
+    names = ["step-000000005.safetensors", "step-000000006.safetensors"]
+    assert saved(tmp_path) == dict.fromkeys((*GROUP, "c-2"), names)
 
 
 def test_a_group_too_large_for_the_memory_is_refused(tmp_path, monkeypatch):
