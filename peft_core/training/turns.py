@@ -136,7 +136,7 @@ class InStep:
         self._live = [other for other in self._live if other is not run]
 
     def _save(self, told: Told) -> None:
-        """Those that are due save a checkpoint, and with one all do: a group that is resumed has its runs at one step."""
+        """Where one run saves a checkpoint, all do: a group that is resumed has its runs at one step."""
         for run in self._live:
             before = run.checkpointed_at
             self._each(told, run, Run.save_if_due)
