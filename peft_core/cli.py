@@ -202,6 +202,7 @@ def _add_store(commands: argparse._SubParsersAction) -> None:
     delete = _command(commands, "delete", "remove a comparison with its history and checkpoints", "store", "delete")
     for parser in (resume, cancel, delete):
         parser.add_argument("id")
+    _add_executor(resume)
 
 
 def _add_predict(commands: argparse._SubParsersAction) -> None:

@@ -36,6 +36,19 @@ def executor_of(options: argparse.Namespace, folder: Path, trainer: str) -> Exec
     return ProcessExecutor(folder, trainer)
 
 
+def chosen(options: argparse.Namespace) -> str | Executor:
+    """The executor that the options ask for, for a supervisor over the store.
+
+    Raises:
+        InputError: as `executor_of`.
+    """
+    from peft_core.runs import home
+    from peft_core.runs.job import DEFAULT_TRAINER
+
+    check_options(options)
+    return executor_of(options, home(), DEFAULT_TRAINER) if options.executor == "ray" else str(options.executor)
+
+
 def check_options(options: argparse.Namespace) -> None:
     """Raises `InputError` where options of a cluster are given to another executor."""
     for name in ("ray_address", *_RAY):

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from peft_core.commands._executor import check_options, executor_of
+from peft_core.commands._executor import chosen
 from peft_core.commands._output import messages, print_json
 from peft_core.commands.data import task_options
 from peft_core.commands.preset_options import with_presets
@@ -31,7 +31,6 @@ from peft_core.records import (
 )
 from peft_core.report import report_html, results_document
 from peft_core.runs import Supervisor, example_spec, home, stored_view, with_learned_ranks, with_starts
-from peft_core.runs.job import DEFAULT_TRAINER
 
 _TRAINING = tuple(TrainingConfig.model_fields)
 _SPEC = ("model", "task", "train_rows", "eval_rows", "data_seed", "plan")
@@ -46,11 +45,7 @@ def compare(options: argparse.Namespace) -> int:
     spec = with_starts(with_learned_ranks(asked, stored_view), stored_view)
     check(spec)
     out = _folder(options.out)
-    executor = options.executor
-    if executor == "ray":
-        executor = executor_of(options, home(), DEFAULT_TRAINER)
-    check_options(options)
-    with Supervisor(home(), executor=executor) as supervisor:
+    with Supervisor(home(), executor=chosen(options)) as supervisor:
         comparison = supervisor.submit(spec)
         return follow(supervisor, comparison, as_json=options.json, out=out, reference=str(spec.methods[place]))
 

@@ -6,6 +6,7 @@ import argparse
 import json
 from typing import Any
 
+from peft_core.commands._executor import chosen
 from peft_core.commands._output import messages, print_json, print_table
 from peft_core.commands.compare import follow
 from peft_core.records import ComparisonRow, View
@@ -60,7 +61,7 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
 
 def resume(options: argparse.Namespace) -> int:
     """Goes on with a comparison and follows it to its end."""
-    with Supervisor(home()) as supervisor:
+    with Supervisor(home(), executor=chosen(options)) as supervisor:
         supervisor.resume(options.id)
         return follow(supervisor, options.id, as_json=options.json, out=None)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import psutil
@@ -91,6 +93,39 @@ def test_a_run_goes_on_by_itself_and_no_event_is_doubled_or_lost(stored, storing
     began = int((stored.folder(view.runs[0].run) / "process").read_text().split()[1])
     assert 0 < began < 30, "from a checkpoint, not from the start"
     assert (stored.folder(view.runs[1].run) / "adapter" / "adapter.json").exists(), "it is here as if trained here"
+
+
+DRIVER = """
+import sys, time
+from pathlib import Path
+from peft_core.runs.ray import RayExecutor
+from peft_core.runs.ray_options import RayOptions
+from tests.runs.ray_trainer import TRAINER
+from tests.runs.support import comparison, supervise
+home, address, storage = sys.argv[1:]
+executor = RayExecutor(Path(home), TRAINER, RayOptions(address=address, storage=storage))
+with supervise(Path(home), executor) as supervisor:
+    print(supervisor.submit(comparison(methods=1, steps=30, step_seconds=0.05)), flush=True)
+    while True:
+        print(supervisor.comparisons()[0].id, supervisor.view(supervisor.comparisons()[0].id).runs[0].step, flush=True)
+        time.sleep(0.05)
+"""
+
+
+def test_what_a_killed_driver_left_is_resumed_from_the_storage(nodes, storing, patient, tmp_path):
+    arguments = [sys.executable, "-c", DRIVER, str(tmp_path), nodes.address, storing.options.storage]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as driver:
+        comparison_id = driver.stdout.readline().strip()
+        assert any(int(line.split()[1]) >= 12 for line in driver.stdout)
+        driver.kill()
+    with supervise(tmp_path, storing) as supervisor:
+        assert states(supervisor.view(comparison_id)) == [RunState.INTERRUPTED]
+        supervisor.resume(comparison_id)
+        assert supervisor.wait(comparison_id, 30)
+        view = supervisor.view(comparison_id)
+        began = int((supervisor.folder(view.runs[0].run) / "process").read_text().split()[1])
+    assert states(view) == [RunState.FINISHED] and steps_of(view, 0) == list(range(1, 31))
+    assert 10 <= began < 30, "from a checkpoint, not from the start"
 
 
 def test_a_run_goes_on_where_the_head_was_restarted(patient, tmp_path, monkeypatch):
