@@ -11,6 +11,7 @@ from tests.runs.stand_in import loss, result
 TRAINER = "tests.runs.ray_trainer:train_comparison"
 SWEEP = "tests.runs.ray_trainer:train_cells"
 EVERY, KEEP = 5, 2
+TIMES = {"run", "seconds", "data_wait_seconds"}
 
 
 def train_comparison(spec, runs, *, folder, emit, notice, stop, resume, plan=None, share=0, offer=None):
@@ -37,23 +38,28 @@ def train_comparison(spec, runs, *, folder, emit, notice, stop, resume, plan=Non
 
 
 def train_cells(spec, runs, *, folder, emit, notice, stop, resume):
-    """The real trainer of sweeps, with a checkpoint at every step.
+    """The real trainer of sweeps, with a checkpoint at every step. What it leaves beside the jobs' folders:
 
-    While a file `hold` is beside the jobs' folders, runs of BitFit stay at their tenth step, and `held-JOB` says so;
-    `resumed-STEP` there says that one has gone on from a checkpoint.
+    `SETTING-SEED.curve` has the events of a cell, without their times, a line each. `resumed-STEP` says that a cell has
+    gone on from a checkpoint. While a file `hold` is there, the last run of a job stays at its fifth step, and
+    `held-JOB` says so.
     """
     from peft_core.training import loop
     from peft_core.training.held_back import train_on_held_back
 
     loop.LATEST_SECONDS = 0.0
-    last = {run.run for run in runs if run.method.id == "bitfit"}
+    beside, by_id = folder.parent, {run.run: run for run in runs}
 
     def watched(event):
         emit(event)
         if event.event == "state" and event.step and event.state is RunState.RUNNING:
-            (folder.parent / f"resumed-{event.step}").touch()
-        while event.run in last and event.step == 10 and (folder.parent / "hold").exists():
-            (folder.parent / f"held-{folder.name}").touch()
+            (beside / f"resumed-{event.step}").touch()
+        if event.event != "state":
+            run = by_id[event.run]
+            with (beside / f"{run.label}-{run.seed}.curve").open("a") as curve:
+                curve.write(event.model_dump_json(exclude=TIMES) + "\n")
+        while event.run == runs[-1].run and event.step == 5 and (beside / "hold").exists():
+            (beside / f"held-{folder.name}").touch()
             time.sleep(0.02)
 
     train_on_held_back(spec, runs, folder=folder, emit=watched, notice=notice, stop=stop, resume=resume)

@@ -171,27 +171,29 @@ def test_closing_ends_what_trains_on_the_nodes(nodes, patient, tmp_path):
 
 
 def swept(folder, executor, jobs):
-    """A sweep with the real trainer: its 12 trials without their times, and why workers ended early."""
+    """A sweep with the real trainer: its 12 trials without their times, every cell's curve, why workers ended early."""
     spec = checked(
         SweepSpec,
         {
             "tasks": ["acceptability"],
-            "methods": ["lora", "bitfit"],
-            "learning_rates": [0.001, 0.003],
-            "seeds": [0, 1, 2],
+            "methods": ["capaboost_lora:rank=2", "lora:rank=2", "bitfit"],
+            "learning_rates": [0.001, 0.002, 0.003, 0.004],
+            "seeds": [0],
             "train_rows": 64,
             "validation_rows": 40,
-            "training": {"steps": 20, "batch_size": 8},
+            "training": {"steps": 8, "batch_size": 8},
         },
     )
     cells, _ = grid(spec)
     ledger = Ledger(folder / "sweep.json", cells, lambda trials: {})
     reasons = work(cells, ledger, executor, jobs, folder, lambda trial: None)
     assert not list((folder / "cells").iterdir()), "nothing of a finished cell stays"
-    return [trial.model_dump(exclude={"seconds"}) for trial in ledger.trials], ledger.environments, reasons
+    curves = {file.name: set(file.read_text().splitlines()) for file in folder.glob("*.curve")}
+    trials = [trial.model_dump(exclude={"seconds"}) for trial in ledger.trials]
+    return trials, ledger.environments, curves, reasons
 
 
-def test_a_sweep_ends_complete_where_a_node_is_lost_in_the_middle(nodes, tmp_path):
+def test_a_sweep_ends_complete_where_a_node_is_lost_in_the_middle(nodes, tmp_path, monkeypatch):
     ray, process = tmp_path / "ray", tmp_path / "process"
     ray.mkdir()
     process.mkdir()
@@ -203,6 +205,7 @@ def test_a_sweep_ends_complete_where_a_node_is_lost_in_the_middle(nodes, tmp_pat
         assert nodes.count() == 2
         (ray / "hold").unlink()
 
+    monkeypatch.setattr("peft_core.runs.sweep.CELLS_OF_A_JOB", 4)
     executor = RayExecutor(ray, SWEEP, RayOptions(address=nodes.address))
     assert executor.slots() == 3
     losing = threading.Thread(target=lose_one)
@@ -212,10 +215,12 @@ def test_a_sweep_ends_complete_where_a_node_is_lost_in_the_middle(nodes, tmp_pat
     finally:
         losing.join(60)
         nodes.tell("add")
-    *expected, _ = swept(process, ProcessExecutor(process, SWEEP, threads=1), 2)
+    monkeypatch.undo()
+    *expected, _ = swept(process, ProcessExecutor(process, SWEEP, threads=1), 1)
     assert nodes.count() == 3
-    assert not reasons and len(found[0]) == 12
-    assert found == expected
+    assert not reasons and len(found[0]) == len(found[2]) == 12
+    assert found == expected, "with every digit of every curve"
+    assert all(len(curve) == 12 for curve in found[2].values()), "steps, two evaluations, ranks at both"
     assert list(ray.glob("resumed-*")), "the cell at hand went on from its last checkpoint"
 
 
