@@ -17,8 +17,10 @@ from peft_core.runs.ray_host import MARK
 from peft_core.runs.ray_options import RayOptions
 
 log = logging.getLogger(__name__)
-PAUSE_SECONDS = 1.0
-"""Before a job begins again."""
+PAUSE_SECONDS, LONGEST_PAUSE = 1.0, 10.0
+"""Before a job begins again; longer each time while none of its attempts gets as far as its worker."""
+MOST_UNBEGUN, TELL_UNBEGUN = 20, 3
+"""Attempts in a row that are lost before their worker is started until a job is given up, and until that is told."""
 
 
 class Line(Protocol):
@@ -73,7 +75,7 @@ class RayWorker:
         self._plan: Plan | None = None
         self._waits, self._begun = False, False
         self._said: str | None = None
-        self._losses, self._error = 0, ""
+        self._losses, self._unbegun, self._error = 0, 0, ""
         self._ended: Ending | None = None
 
     # --- as the supervisor sees it ------------------------------------------------------------------------------
@@ -132,26 +134,34 @@ class RayWorker:
     def lost(self, why: str) -> None:
         """The attempt is gone without its doing: it begins again, unless that has happened too often.
 
-        One that had not begun to train costs nothing and does not count; the limit on standing still bounds those.
+        One that had not begun to train costs nothing and does not count, unless it is one of many in a row.
         """
         with self._lock:
             self.number, begun, self._begun = None, self._begun, False
             self._losses += 1 if begun else 0
-            left = self._executor.options.restarts - self._losses
+            self._unbegun = 0 if begun else self._unbegun + 1
+            left = self._executor.options.restarts - self._losses if self._unbegun <= MOST_UNBEGUN else -1
         if not self._open or (None in self._stops):
             self._end(Ending("done" if not self._open else "stopped"))
         elif left < 0:
+            if self._said is not None:
+                self._put({"notice": {"message": None}})
             memory = "memory" in why
-            times = f"{why}, {self._losses} times" if self._losses > 1 else why
+            lost = max(self._losses, self._unbegun)
+            times = f"{why}, {lost} times" if lost > 1 else why
             self._end(Ending("out_of_memory", OUT_OF_MEMORY) if memory else Ending("killed", times))
         else:
             log.warning("%s: %s; worker %d begins again", self.job.comparison, why, self.job.share)
-            self.due = time.monotonic() + PAUSE_SECONDS
+            self.due = time.monotonic() + min(PAUSE_SECONDS * 2 ** max(0, self._unbegun - 1), LONGEST_PAUSE)
             self._executor.again(self)
         if begun and left >= 0 and self._ended is None:
             said = f"{why[:1].upper()}{why[1:]}; worker {self.job.share + 1} goes on from its last checkpoints"
             self._said = f"{said} ({self._losses} of {self._executor.options.restarts} times)."
             self._put({"notice": {"message": self._said}})
+        elif self._unbegun == TELL_UNBEGUN and not self._waits and self._ended is None:
+            self._waits = True
+            said = f"{why[:1].upper()}{why[1:]}; worker {self.job.share + 1} is tried again."
+            self._put({"notice": {"message": said}})
 
     def _left(self) -> Job:
         """The job without the runs that have ended, from what is known by now."""

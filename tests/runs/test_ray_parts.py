@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -12,7 +13,7 @@ from peft_core.runs.job import OUT_OF_MEMORY, Job, perform
 from peft_core.runs.numbering import keep_fitting, read_notes, steps_of
 from peft_core.runs.ray_host import MARK, MOST_WAITING, Full, Host, described
 from peft_core.runs.ray_options import RayOptions, require_ray, secured
-from peft_core.runs.ray_worker import RayWorker
+from peft_core.runs.ray_worker import MOST_UNBEGUN, RayWorker
 from peft_core.runs.storage import Storage
 from tests.runs.ray_trainer import TRAINER
 from tests.runs.support import comparison, until
@@ -366,6 +367,31 @@ def test_an_attempt_that_had_not_begun_does_not_count(tmp_path):
     worker.begin(6)
     worker.hear({"begun": True})
     assert worker.inbox.take(0) == [{"notice": {"message": None}}]
+
+
+def test_attempts_that_never_begin_are_bounded_too_and_wait_longer_each_time(tmp_path):
+    line, due = Fake(restarts=0), []
+    worker = RayWorker(job(tmp_path), line)
+    for number in range(1, 1 + MOST_UNBEGUN):
+        worker.begin(number)
+        worker.hear({"lost": "the node ran out of memory"})
+        due.append(worker.due - time.monotonic())
+    assert worker.ended() is None and due[0] < 1.01 and due[1] > 1.5 and 9 < max(due) <= 10
+    (said,) = worker.inbox.take(0)
+    assert said == {"notice": {"message": "The node ran out of memory; worker 1 is tried again."}}
+    worker.begin(99)
+    worker.hear({"lost": "the node ran out of memory"})
+    assert worker.ended().how == "out_of_memory"
+
+
+def test_a_worker_that_is_given_up_says_no_more_that_it_goes_on(tmp_path):
+    worker = RayWorker(job(tmp_path), Fake(restarts=1))
+    for number in (1, 2):
+        worker.begin(number)
+        worker.hear({"begun": True})
+        worker.hear({"lost": "the node was lost"})
+    told = [report["notice"]["message"] for report in worker.inbox.take(0)]
+    assert told[0].startswith("The node was lost; worker 1 goes on") and told[1:] == [None]
 
 
 def test_a_worker_that_fails_by_itself_is_not_tried_again(tmp_path):
