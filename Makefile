@@ -53,7 +53,7 @@ lint: .venv/dev
 test: setup lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) -m "not browser and not reliability"
 	$(BIN)/python -m pytest -n 2 tests/browser
-	$(BIN)/python -m pytest -n 2 tests/reliability
+	$(BIN)/python -m pytest -n 2 -m reliability tests/reliability tests/runs tests/training
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis

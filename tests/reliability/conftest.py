@@ -1,4 +1,4 @@
-"""Two processes share these tests by files, the longest first: ``pytest -n 2 tests/reliability``."""
+"""Two processes share these tests by files, the longest first; those of a Ray cluster are of one process."""
 
 from __future__ import annotations
 
@@ -8,20 +8,33 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
-HERE = Path(__file__).parent
+RAY = {"test_ray", "test_executors", "test_workers"}
 LONGEST = (
-    "test_page", "test_resume", "test_hostile", "test_real_training", "test_kills", "test_hub_down", "test_download",
-    "test_memory_limits", "test_soak", "test_clock",
+    "ray", "test_page", "test_resume", "test_hostile", "test_real_training", "test_kills", "test_hub_down",
+    "test_download", "test_memory_limits", "test_soak", "test_clock",
 )  # fmt: skip
 """What is left goes to whoever is done first, so what takes long must not come last."""
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
+def scope_of(file: str) -> str:
+    return "ray" if Path(file).stem in RAY else Path(file).stem
+
+
+class ByScope(LoadFileScheduling):
+    """Files as they are given out: the cluster's together, so that it is started once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return scope_of(nodeid.partition("::")[0])
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByScope:
     config.option.loadscopereorder = False  # by the number of tests, else: a file of one long test would come last
-    return LoadFileScheduling(config, log)
+    return ByScope(config, log)
 
 
+@pytest.hookimpl(trylast=True)  # behind the choice by mark
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The order in which files are given out."""
-    if all(HERE in item.path.parents for item in items):
-        items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+    if all(item.get_closest_marker("reliability") for item in items):
+        scopes = {item: scope_of(item.path.name) for item in items}
+        items.sort(key=lambda item: LONGEST.index(scopes[item]) if scopes[item] in LONGEST else len(LONGEST))

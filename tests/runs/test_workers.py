@@ -90,7 +90,8 @@ def test_a_killed_worker_interrupts_its_share_alone_and_resume_follows_the_same_
 def test_a_worker_that_breaks_costs_its_active_run_and_the_rest_of_its_share_goes_on(supervisor, fault):
     faulty = comparison(methods=5, steps=40, workers=2, fault=fault, fault_run=2, fault_step=20)
     comparison_id = supervisor.submit(faulty)
-    reached(supervisor, comparison_id, 2)
+    begun = [supervisor.folder(run.run) / "process" for run in supervisor.view(comparison_id).runs]
+    until(lambda: all(file.exists() and file.read_text() for file in begun), 15)
     before = pids(supervisor, comparison_id)
     assert supervisor.wait(comparison_id, 20)
     view = supervisor.view(comparison_id)
