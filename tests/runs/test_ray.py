@@ -148,12 +148,12 @@ def test_a_run_goes_on_where_the_head_was_restarted(patient, tmp_path, monkeypat
     assert "goes on from its last checkpoints (1 of 3 times)" in view.comparison.message
 
 
-def trainers():
+def trainers(trainer=TRAINER):
     """The processes that train on the nodes."""
     found = []
     for process in psutil.process_iter():
         try:
-            if "peft_core.runs.worker" in process.cmdline() and TRAINER in process.cmdline():
+            if "peft_core.runs.worker" in process.cmdline() and trainer in process.cmdline():
                 found.append(process)
         except psutil.Error:
             continue
@@ -203,6 +203,7 @@ def test_a_sweep_ends_complete_where_a_node_is_lost_in_the_middle(nodes, tmp_pat
         until(lambda: len(list(ray.glob("held-*"))) == 3, 60)
         nodes.tell("lose")
         assert nodes.count() == 2
+        until(lambda: len(trainers(SWEEP)) == 2, 20)
         (ray / "hold").unlink()
 
     monkeypatch.setattr("peft_core.runs.sweep.CELLS_OF_A_JOB", 4)
