@@ -24,7 +24,7 @@ from peft_core.records import RunState
 from peft_core.runs.job import Job
 from peft_core.runs.machine import usable_cores
 from peft_core.runs.ray_host import Host, described, place_of, worker_settings
-from peft_core.runs.ray_options import RayOptions
+from peft_core.runs.ray_options import RayOptions, in_words
 from peft_core.runs.storage import Storage
 from peft_core.runs.worker import Reporter, leave, take_pipes
 
@@ -103,10 +103,10 @@ class Attempt:
         if waits is None:
             self._actor = self._bridge.host.options(max_restarts=0, max_concurrency=4, **resources).remote()
             waits = asyncio.wrap_future(self._actor.begin.remote(*given).future())
-        wanted, signs = ", ".join(f"{count:g} {name}" for name, count in resources.items() if count), 0
+        signs = 0
         while not (await asyncio.wait({waits}, timeout=SIGN_SECONDS))[0]:
             signs += 1
-            self._say(waits=wanted.replace("num_", "").replace("pus", "PU") if signs >= PATIENCE else "", silent=0.0)
+            self._say(waits=in_words(resources) if signs >= PATIENCE else "", silent=0.0)
         answer = waits.result()
         if answer["version"] != peft_core.__version__:
             answer["refused"] = f"the node has version {answer['version']} of RankLab, not {peft_core.__version__}"

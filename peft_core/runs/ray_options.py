@@ -73,6 +73,12 @@ class RayOptions:
         return found | ({"memory": self.memory} if self.memory else {})
 
 
+def in_words(resources: Mapping[str, float]) -> str:
+    """Resources as a sentence has them: `1 CPU, 0.5 GPU, 4 GiB`. resources: as `RayOptions.resources` gives them."""
+    units = {"num_cpus": (1, "CPU"), "num_gpus": (1, "GPU"), "memory": (2**30, "GiB")}
+    return ", ".join(f"{count / units[name][0]:g} {units[name][1]}" for name, count in resources.items() if count)
+
+
 def require_ray() -> None:
     """Raises `InputError` where Ray is not installed, or too old to authenticate."""
     version = installed()

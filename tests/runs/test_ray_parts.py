@@ -12,7 +12,7 @@ from peft_core.records import InputError, Offer, Plan, RunState, StateRecord
 from peft_core.runs.job import OUT_OF_MEMORY, Job, perform
 from peft_core.runs.numbering import keep_fitting, read_notes, steps_of
 from peft_core.runs.ray_host import MARK, MOST_WAITING, Full, Host, described
-from peft_core.runs.ray_options import RayOptions, require_ray, secured
+from peft_core.runs.ray_options import RayOptions, in_words, require_ray, secured
 from peft_core.runs.ray_worker import MOST_UNBEGUN, RayWorker
 from peft_core.runs.storage import Storage
 from tests.runs.ray_trainer import TRAINER
@@ -102,6 +102,8 @@ def test_a_worker_gets_what_the_options_and_the_specification_say():
     assert options.resources("cpu", 4)["num_gpus"] == 0.0
     parts = RayOptions.of(None, {"RANKLAB_RAY_GPUS": "0.25", "RANKLAB_RAY_ADDRESS": "auto"})
     assert parts.resources("auto", 0) == {"num_cpus": 1.0, "num_gpus": 0.25} and parts.address == "auto"
+    assert in_words(parts.resources("auto", 0)) == "1 CPU, 0.25 GPU"
+    assert in_words(options.resources("cpu", 4)) == "2.5 CPU, 1.5 GiB"
 
 
 @pytest.mark.parametrize("text", ["-1", "nan", "two", "1e9"])
