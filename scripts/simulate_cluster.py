@@ -3,9 +3,10 @@
     python scripts/simulate_cluster.py --out assets/benchmarks/cluster.json
 
 The decisions are the product's own: how cells are dealt to workers, which go next, what of a job is left when its node
-is lost, how often it begins again (`runs/sweep.py`, `runs/ray_worker.py`). Simulated are time, nodes and training. A
-cell takes as long as a trial that was measured in assets/sweeps/learning_rates.json, drawn by a seed. Beside the JSON
-a table is written as Markdown and a chart as SVG. About a minute on one core.
+is lost, how often it begins again (`runs/sweep.py`, `runs/ray_worker.py`). Simulated are time, nodes and training, with
+the learning rates of a method in turns and a checkpoint of each after every half minute of its training. A cell takes
+as long as a trial that was measured in assets/sweeps/learning_rates.json, drawn by a seed. Beside the JSON a table is
+written as Markdown and a chart as SVG. About half a minute on one core.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from peft_core.runs.ray_options import RayOptions
 from peft_core.runs.ray_worker import PAUSE_SECONDS, RayWorker
 from peft_core.runs.sweep import Cell, Dealer, dealt
 from peft_core.training.checkpoint import write_atomically
+from peft_core.training.loop import LATEST_SECONDS
 from scripts.benchmarking.cluster_chart import busy_nodes
 
 MEASURED = Path(__file__).parents[1] / "assets" / "sweeps" / "learning_rates.json"
@@ -87,15 +89,47 @@ def _spec(task: str, seed: int) -> ComparisonSpec:
 
 @dataclass
 class Post:
-    """A worker of the sweep with its cells by run, and the node that it is on."""
+    """A worker of the sweep with its cells by run, and the node that it is on.
+
+    done: seconds of training that a run has had, those that were lost left out. saved: of these, what the checkpoint
+    held that it began with last. since: when its runs had what `done` says.
+    """
 
     worker: RayWorker
     cells: dict[str, Cell]
     left: set[str]
     node: int | None = None
     number: int = 0
-    at_work: deque[str] = field(default_factory=deque)
-    since: float = 0.0
+    at_work: list[str] = field(default_factory=list)
+    done: dict[str, float] = field(default_factory=dict)
+    saved: dict[str, float] = field(default_factory=dict)
+    since: float | None = None
+
+    @property
+    def in_turns(self) -> list[str]:
+        """The runs that take turns now: the learning rates of one method."""
+        method = self.cells[self.at_work[0]].method
+        return [run for run in self.at_work if self.cells[run].method == method]
+
+    def advance(self, now: float) -> None:
+        """What its runs have had by now."""
+        assert self.since is not None
+        runs = self.in_turns
+        for run in runs:
+            self.done[run] += (now - self.since) / len(runs)
+        self.since = now
+
+    def lose(self, now: float) -> float:
+        """Takes its runs back to their last checkpoints; gives the seconds of training that this costs."""
+        if self.since is None:
+            return 0.0
+        self.advance(now)
+        cost, self.since = 0.0, None
+        for run in self.in_turns:
+            kept = self.saved[run] + (self.done[run] - self.saved[run]) // LATEST_SECONDS * LATEST_SECONDS
+            cost += self.done[run] - kept
+            self.done[run] = self.saved[run] = kept
+        return cost
 
 
 class Cluster:
@@ -155,7 +189,8 @@ class Cluster:
         by_run = {run.run: cell for run, cell in zip(run_specs("sweep", spec), group, strict=True)}
         job = Job(comparison="sweep", spec=spec, runs=tuple(by_run), folder=self._folder, resume=True)
         worker = RayWorker(job, self)
-        self._posts[id(worker)] = post = Post(worker, by_run, set(by_run))
+        nothing = dict.fromkeys(by_run, 0.0)
+        self._posts[id(worker)] = post = Post(worker, by_run, set(by_run), done=nothing, saved=dict(nothing))
         self._pending.append(post)
 
     def _place(self) -> None:
@@ -163,9 +198,8 @@ class Cluster:
             post, post.node = self._pending[0], self._free.popleft()
             self._pending.popleft()
             self.starts += 1
-            post.number, post.since = post.number + 1, 0.0
-            job = post.worker.begin(self.starts)["job"]
-            post.at_work = deque(job["runs"])
+            post.number += 1
+            post.at_work = list(post.worker.begin(self.starts)["job"]["runs"])
             self._at(COLD_START, "trains", (post, post.number))
             self._level()
 
@@ -192,7 +226,9 @@ class Cluster:
     def _trained(self, post: Post, what: str) -> Post | None:
         """A worker has started, or has finished a cell."""
         if what == "finished":
-            run = post.at_work.popleft()
+            post.advance(self.now)
+            run = min(post.in_turns, key=lambda run: self._left(post, run))
+            post.at_work.remove(run)
             self.busy += self._seconds[post.cells[run].key]
             self.finished += 1
             post.left.discard(run)
@@ -205,16 +241,19 @@ class Cluster:
             post.node = None
             self._level()
             return self._over(post)
-        post.since = self.now
-        self._at(self._seconds[post.cells[post.at_work[0]].key], "finished", (post, post.number))
+        post.since, runs = self.now, post.in_turns
+        self._at(max(0.0, min(self._left(post, run) for run in runs)) * len(runs), "finished", (post, post.number))
         return None
+
+    def _left(self, post: Post, run: str) -> float:
+        return self._seconds[post.cells[run].key] - post.done[run]
 
     def _over(self, post: Post) -> Post:
         self._posts.pop(id(post.worker))
         return post
 
     def _lose(self, node: int) -> None:
-        """A node is gone, with what the cell at work on it had done: a sweep's cells begin anew."""
+        """A node is gone, with what the cells at work on it had done since their last checkpoints."""
         self.nodes_lost += 1
         self._down.add(node)
         self._at(REPLACED, "back", node)
@@ -223,7 +262,7 @@ class Cluster:
         for post in self._posts.values():
             if post.node == node:
                 post.node = None
-                self.lost += self.now - post.since if post.since else 0.0
+                self.lost += post.lose(self.now)
                 self._at(NOTICED, "noticed", (post, post.number))
         self._level()
 
@@ -291,7 +330,8 @@ def page(document: dict[str, Any]) -> str:
         f" that does so in a sweep. A cell takes as long as one of {document['measured_trials']} measured trials of the"
         f" sweep in assets/sweeps/learning_rates.json ({document['measured_on']}), drawn by seed {document['seed']}. A"
         f" worker takes {COLD_START:g} s to start, a lost node is noticed after {NOTICED:g} s and replaced after"
-        f" {REPLACED:g} s. A cell whose node was lost begins anew: cells of a sweep have no checkpoints.",
+        f" {REPLACED:g} s. The learning rates of a method take turns; a cell whose node was lost goes on from its last"
+        f" checkpoint, at most {LATEST_SECONDS:g} s of its training ago.",
         "",
         "| case | cells an hour | hours | of the ideal | nodes at work | nodes lost | work lost |",
         "|---|---|---|---|---|---|---|",
