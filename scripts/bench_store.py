@@ -3,7 +3,8 @@
     python scripts/bench_store.py --out assets/benchmarks/store.json
 
 One writer applies what many runs report, as a comparison's does: steps in batches.
-Beside it readers in processes of their own ask for what is new, as the page does. The bar is 5,000 events a second
+Beside it readers in processes of their own ask for what is new, as the page does; afterwards, with nobody writing, one
+reads as many events, which tells what of the waiting is the reading itself. The bar is 5,000 events a second
 sustained on 2 cores. Half a minute; beside the JSON the table is written as Markdown.
 """
 
@@ -34,8 +35,8 @@ from peft_core.runs.reader import Reader
 
 BAR = 5_000
 BATCHES = (1, 10, 100, 500)
-RUNS, MOST = 16, 400_000
-"""Runs at work, and events of a measurement at most."""
+RUNS, MOST, ALONE = 16, 400_000, 15
+"""Runs at work, events of a measurement at most, and reads with nobody writing."""
 
 
 def reports(runs: list[str], first: int, count: int) -> list[dict[str, Any]]:
@@ -92,7 +93,8 @@ def written(path: Path, batch: int, seconds: float, readers: int) -> dict[str, A
             query = "SELECT COUNT(*) FROM events WHERE kind = 'step' AND comparison = ?"
             (stored,) = connection.execute(query, (comparison,)).fetchone()
     assert stored == applied, "every event is stored once"
-    reads = sorted(wait for found in waited for wait in found)
+    reads = sorted(wait for found in waited for wait, _ in found)
+    events = round(statistics.median(number for found in waited for _, number in found)) if reads else 0
     return {
         "batch": batch,
         "events": applied,
@@ -102,7 +104,20 @@ def written(path: Path, batch: int, seconds: float, readers: int) -> dict[str, A
         "reads": len(reads),
         "read_ms_median": 1000 * statistics.median(reads) if reads else None,
         "read_ms_p95": 1000 * reads[int(0.95 * (len(reads) - 1))] if reads else None,
+        "events_of_a_read": events,
+        "alone_ms_median": 1000 * _alone(path, comparison, events) if reads else None,
     }
+
+
+def _alone(path: Path, comparison: str, events: int) -> float:
+    """Seconds that the newest so many events take to be read, while nobody writes."""
+    reader, waits = Reader(path), []
+    newest = reader.view(comparison, only=()).seq
+    for _ in range(ALONE):
+        before = time.perf_counter()
+        reader.view(comparison, newest - events, only=())
+        waits.append(time.perf_counter() - before)
+    return statistics.median(waits)
 
 
 def _reader(path: Path, comparison: str, seconds: float) -> subprocess.Popen[str]:
@@ -110,15 +125,16 @@ def _reader(path: Path, comparison: str, seconds: float) -> subprocess.Popen[str
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
-def read(path: Path, comparison: str, seconds: float) -> list[float]:
-    """Asks for what is new five times a second; how long each answer took."""
+def read(path: Path, comparison: str, seconds: float) -> list[tuple[float, int]]:
+    """Asks for what is new five times a second; how long each answer took, and how many events it had."""
     reader, after, waits = Reader(path), 0, []
     print("ready", flush=True)
     started = time.perf_counter()
     while time.perf_counter() - started < seconds:
         before = time.perf_counter()
-        after = reader.view(comparison, after, only=()).seq
-        waits.append(time.perf_counter() - before)
+        view = reader.view(comparison, after, only=())
+        waits.append((time.perf_counter() - before, len(view.events)))
+        after = view.seq
         time.sleep(0.2)
     return waits
 
@@ -130,16 +146,19 @@ def page(document: dict[str, Any]) -> str:
         "# What the store takes in",
         "",
         f"Written by `scripts/bench_store.py` from the JSON beside it: one writer, {document['readers']} readers in"
-        f" processes of their own that ask for what is new five times a second, {RUNS} runs at work. The bar is"
+        f" processes of their own that ask for what is new five times a second, {RUNS} runs at work; alone: the same"
+        " number of events read afterwards, with nobody writing. The bar is"
         f" {BAR:,} events a second. On {where['machine']}, {where['cores']} cores; SQLite {where['sqlite']};"
         f" load of the machine at the end {where['load']:.1f}.",
         "",
-        "| events of a batch | events a second | a write, ms | a read, median ms | a read, p95 ms |",
-        "|---|---|---|---|---|",
+        "| events of a batch | events a second | a write, ms | events of a read | a read, ms | p95 | alone |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in document["rows"]:
-        waits = [f"{row[name]:.2f}" if row[name] is not None else "-" for name in ("read_ms_median", "read_ms_p95")]
-        figures = [f"{row['events_a_second']:,.0f}", f"{row['write_ms_median']:.2f}", *waits]
+        names = ("read_ms_median", "read_ms_p95", "alone_ms_median")
+        waits = [f"{row[name]:.1f}" if row[name] is not None else "-" for name in names]
+        taken = [f"{row['events_a_second']:,.0f}", f"{row['write_ms_median']:.2f}", f"{row['events_of_a_read']:,}"]
+        figures = [*taken, *waits]
         lines.append(f"| {row['batch']} | {' | '.join(figures)} |")
     return "\n".join([*lines, "", "```bash", document["command"], "```", ""])
 

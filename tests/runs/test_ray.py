@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
@@ -77,7 +77,7 @@ def test_the_same_comparison_has_the_same_curves_on_both_executors(nodes, tmp_pa
 
 @pytest.mark.parametrize("what", ["worker", "connection"])
 def test_a_run_goes_on_by_itself_and_no_event_is_doubled_or_lost(stored, storing, what):
-    comparison_id = stored.submit(comparison(methods=2, steps=30, step_seconds=0.05))
+    comparison_id = stored.submit(comparison(methods=2, steps=30, step_seconds=0.03))
     until(lambda: stored.view(comparison_id).runs[0].step >= 12, 30)
     if what == "worker":
         (trainer,) = trainers()
@@ -205,23 +205,24 @@ def test_a_sweep_ends_complete_where_a_node_is_lost_in_the_middle(nodes, tmp_pat
         assert nodes.count() == 2
         until(lambda: len(trainers(SWEEP)) == 2, 20)
         (ray / "hold").unlink()
+        monkeypatch.undo()
+        return swept(process, ProcessExecutor(process, SWEEP, threads=1), 1)  # beside the other: it saves time
 
     monkeypatch.setattr("peft_core.runs.sweep.CELLS_OF_A_JOB", 4)
     executor = RayExecutor(ray, SWEEP, RayOptions(address=nodes.address))
     assert executor.slots() == 3
-    losing = threading.Thread(target=lose_one)
-    losing.start()
-    try:
-        *found, reasons = swept(ray, executor, 3)
-    finally:
-        losing.join(60)
-        nodes.tell("add")
-    monkeypatch.undo()
-    *expected, _ = swept(process, ProcessExecutor(process, SWEEP, threads=1), 1)
+    with ThreadPoolExecutor(1) as beside:
+        expected = beside.submit(lose_one)
+        try:
+            found = swept(ray, executor, 3)
+        finally:
+            expected.exception(90)
+            nodes.tell("add")
     assert nodes.count() == 3
-    assert not reasons and len(found[0]) == len(found[2]) == 12
-    assert found == expected, "with every digit of every curve"
-    assert all(len(curve) == 12 for curve in found[2].values()), "steps, two evaluations, ranks at both"
+    trials, _, curves, reasons = found
+    assert not reasons and len(trials) == len(curves) == 12
+    assert found == expected.result(), "with every digit of every curve"
+    assert all(len(curve) == 12 for curve in curves.values()), "steps, two evaluations, ranks at both"
     assert list(ray.glob("resumed-*")), "the cell at hand went on from its last checkpoint"
 
 
