@@ -48,10 +48,10 @@ lint: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Unit tests in parallel over the cores; the browser's two groups, a server each, beside each other; then the reliability
+# Unit tests in parallel over the cores, neighbours on one core, since they share what was trained for them; the browser's two groups, a server each, beside each other; then the reliability
 # tests, two files at a time.
 test: setup lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) -m "not browser and not reliability"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist worksteal -m "not browser and not reliability"
 	$(BIN)/python -m pytest -n 2 tests/browser
 	$(BIN)/python -m pytest -n 2 -m reliability tests/reliability tests/runs tests/training
 

@@ -30,7 +30,7 @@ def train(spec, runs, *, folder, emit, notice, stop, resume):
 def train_in_steps(spec, runs, *, folder, emit, notice, stop, resume):
     """Nine steps a run, each with a checkpoint; `begun` beside the jobs' folders gets the step that a run began at.
 
-    A file `kill` there has the process killed at the third step, and `hold` has it stay there.
+    A file `kill` there has the process killed at the third step, and `hold` has the last run stay there.
     """
     notice({"environment": {"task": spec.task}, "metric": "accuracy", "baseline_score": 0.5})
     for run in runs:
@@ -41,11 +41,12 @@ def train_in_steps(spec, runs, *, folder, emit, notice, stop, resume):
             begun.write(f"{begins}\n")
         emit(StateRecord(run=run.run, step=begins, state=RunState.RUNNING))
         for step in range(begins + 1, 10):
-            kept.write_text(str(step))
+            kept.with_name("new").write_text(str(step))
+            kept.with_name("new").replace(kept)
             if step == 3 and (folder.parent / "kill").exists():
                 (folder.parent / "kill").unlink()
                 os.kill(os.getpid(), signal.SIGKILL)
-            while step == 3 and (folder.parent / "hold").exists():
+            while step == 3 and run is runs[-1] and (folder.parent / "hold").exists():
                 time.sleep(0.02)
         rate = run.method.options["learning_rate"]
         emit(StateRecord(run=run.run, step=9, state=RunState.FINISHED, result=result(0.9, rate)))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import signal
-import threading
 from pathlib import Path
 
 import pytest
@@ -293,19 +291,15 @@ def test_a_cell_whose_worker_was_killed_goes_on_from_its_checkpoint(tmp_path):
 def test_a_cell_goes_on_from_its_checkpoint_where_the_sweep_itself_was_stopped(tmp_path):
     (tmp_path / "hold").touch()
 
-    def stop_it():
-        until(lambda: list(tmp_path.glob("cells/*/checkpoints/step")))
-        until(lambda: next(tmp_path.glob("cells/*/checkpoints/step")).read_text() == "3")
-        executor.close()
-        signal.raise_signal(signal.SIGINT)
+    def told(trial):
+        until(lambda: [kept.read_text() for kept in tmp_path.glob("cells/*/checkpoints/step")] == ["3"], 60)
+        raise KeyboardInterrupt
 
-    executor = ProcessExecutor(tmp_path, IN_STEPS)
-    threading.Thread(target=stop_it).start()
     with pytest.raises(KeyboardInterrupt):
-        swept(tmp_path, executor=executor, **STEPS)
+        swept(tmp_path, told=told, executor=ProcessExecutor(tmp_path, IN_STEPS), **STEPS)
     (tmp_path / "hold").unlink()
     found, reasons = swept(tmp_path, executor=ProcessExecutor(tmp_path, IN_STEPS), **STEPS)
-    assert not reasons and len(found["trials"]) == 2 and begun(tmp_path) == [0, 3, 0]
+    assert not reasons and len(found["trials"]) == 2 and begun(tmp_path) == [0, 0, 3]
 
 
 def test_no_process_is_left_when_a_sweep_is_stopped(tmp_path):
