@@ -48,8 +48,8 @@ lint: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Unit tests in parallel over the cores, neighbours on one core, since they share what was trained for them; the browser's two groups, a server each, beside each other; then the reliability
-# tests, two files at a time.
+# Unit tests in parallel over the cores, neighbours on one of them: they share what was trained for them. Then the browser's
+# two groups, a server each, beside each other; then the reliability tests, two files at a time.
 test: setup lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist worksteal -m "not browser and not reliability"
 	$(BIN)/python -m pytest -n 2 tests/browser
