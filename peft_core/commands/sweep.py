@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shutil
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +69,13 @@ def _swept(options: argparse.Namespace, spec: SweepSpec, out: Path, jobs: int | 
     if options.retry_failed:
         ledger.forget_failed()
     folder = out.absolute().with_name(f"{out.name}.work")
-    folder.mkdir(exist_ok=True)
-    with _Bar(len(cells), len(ledger.trials)) as bar:
-        executor = executor_of(options, folder, TRAINER)
+    with closing(executor_of(options, folder, TRAINER)) as executor, _Bar(len(cells), len(ledger.trials)) as bar:
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise InputError("out", str(out), f"{folder.name} beside it must be a folder ({error.strerror})") from None
         jobs = jobs or (executor.slots() if isinstance(executor, RayExecutor) else _workers(spec))
-        reasons = work(cells, ledger, executor, jobs, folder, bar.told)
+        reasons = work(cells, ledger, executor, jobs, folder, bar.told, bar.said)
     if len(ledger.trials) == len(cells):
         shutil.rmtree(folder, ignore_errors=True)
     for reason in reasons:
@@ -150,6 +153,7 @@ class _Bar:
         )
         self._progress = Progress(*columns, console=messages)
         self._bar = self._progress.add_task("", total=total, completed=done)
+        self._said: str | None = None
 
     def __enter__(self) -> _Bar:
         self._progress.start()
@@ -157,6 +161,12 @@ class _Bar:
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
+
+    def said(self, message: str | None) -> None:
+        """What a worker waits for, or why it began again; on a line of its own, once."""
+        if message and message != self._said:
+            self._progress.console.print(message, markup=False)
+        self._said = message
 
     def told(self, trial: Trial) -> None:
         score = "failed" if trial.score is None else f"{trial.score:.3f}"

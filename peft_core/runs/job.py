@@ -23,7 +23,7 @@ from typing import Any
 from pydantic import Field
 
 from peft_core.records import ComparisonSpec, Event, Frozen, InputError, Offer, Plan, RunFailure, RunSpec, run_specs
-from peft_core.runs.numbering import Numbering
+from peft_core.runs.numbering import Numbering, without_notes
 
 log = logging.getLogger(__name__)
 DEFAULT_TRAINER = "peft_core.training:train_comparison"
@@ -95,6 +95,8 @@ def perform(job: Job, trainer: str, send: Send, stop: Callable[[str], bool]) -> 
             send({"event": as_json(event)})
 
     try:
+        for run in () if job.numbered else job.runs:
+            without_notes(job.folder / run, job.events.get(run, 0))
         function, _ = load_trainer(trainer)
         function(
             job.spec,

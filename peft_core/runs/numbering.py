@@ -115,6 +115,12 @@ def keep_fitting(folder: Path, stored: int) -> None:
         (folder / CHECKPOINTS / checkpoint_name(step)).unlink(missing_ok=True)
 
 
+def without_notes(folder: Path, stored: int) -> None:
+    """Goes over to events without numbers: what is ahead of the store goes, and so do the notes."""
+    keep_fitting(folder, stored)
+    (folder / CHECKPOINTS / NOTES).unlink(missing_ok=True)
+
+
 def _changed(folder: Path) -> int:
     """When the list of a run's checkpoints changed last; 0 where it has none."""
     try:

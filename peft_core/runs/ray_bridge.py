@@ -21,7 +21,7 @@ from typing import Any
 
 import peft_core
 from peft_core.records import RunState
-from peft_core.runs.job import Job
+from peft_core.runs.job import Job, reason
 from peft_core.runs.machine import usable_cores
 from peft_core.runs.ray_host import Host, described, place_of, worker_settings
 from peft_core.runs.ray_options import RayOptions, in_words
@@ -82,6 +82,9 @@ class Attempt:
             self._say(lost=_why(error))
         except OSError as error:
             self._say(ending={"how": "failed", "reason": f"the storage cannot be read: {error}", "log": ""})
+        except Exception as error:  # whatever else Ray refuses, resources for one: nobody waits for it
+            log.exception("attempt %d cannot be made", self.number)
+            self._say(ending={"how": "failed", "reason": reason(error), "log": ""})
         finally:
             await self._close()
 

@@ -18,6 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 import peft_core
 from peft_core.records import RunState
 from peft_core.runs.confinement import PREFIX
@@ -38,6 +40,8 @@ from peft_core.runs.storage import Storage
 log = logging.getLogger(__name__)
 MARK = ".on-this-node"
 """A file that is in a comparison's folder; a node that does not see it does not see the folder."""
+OWN_PREFIX, HELD = "ranklab-node-", ".held"
+"""Of the folder of a job on a node whose files are in a storage, and the file in it that is locked meanwhile."""
 BATCH, MOST_WAITING = 500, 2000
 """Reports of one answer, and reports that wait before the worker itself has to."""
 LOG_BYTES = 65_536
@@ -108,6 +112,7 @@ class OnNode:
         self._ending: dict[str, str] | None = None
         self._storage: Storage | None = None
         self._own: Path | None = None
+        self._held: FileLock | None = None
         self._inbox = Full()
         self._worker: ProcessWorker | None = None
 
@@ -130,7 +135,7 @@ class OnNode:
                 return answer | {"refused": said}
         else:
             self._storage = Storage(storage)
-            self._own = Path(tempfile.mkdtemp(prefix="ranklab-"))
+            self._own, self._held = _own_folder()
             self._job = self._job.model_copy(update={"folder": self._own})
         self._files = Files(self._job, self._storage)
         try:
@@ -173,6 +178,8 @@ class OnNode:
             self._worker.kill()
         if self._own is not None:
             shutil.rmtree(self._own, ignore_errors=True)
+        if self._held is not None:
+            self._held.release()
 
     def _relay(self, worker: ProcessWorker) -> None:
         try:
@@ -273,6 +280,17 @@ class Files:
             self._storage.put_folder(self._folder / run, place_of(self._job, run), without=(CHECKPOINTS,))
             if (self._folder / run / CHECKPOINTS / NOTES).exists():
                 self._keep_checkpoint(run)
+
+
+def _own_folder() -> tuple[Path, FileLock]:
+    """A folder for a job's files, and the lock by which it is held; those whose holders were killed are removed."""
+    for left in Path(tempfile.gettempdir()).glob(f"{OWN_PREFIX}*/{HELD}"):
+        with suppress(OSError), FileLock(left, timeout=0, thread_local=False):  # else it is held, or another user's
+            shutil.rmtree(left.parent, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=OWN_PREFIX))
+    lock = FileLock(folder / HELD, thread_local=False)
+    lock.acquire()
+    return folder, lock
 
 
 def worker_settings() -> dict[str, str]:

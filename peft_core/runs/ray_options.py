@@ -19,6 +19,8 @@ from peft_core.records import InputError
 
 LEAST_VERSION = (2, 52)
 """The first release whose connections can be authenticated by a token."""
+LEAST_PART = 0.0001
+"""The finest that Ray schedules."""
 MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 INSTALL = "it needs Ray; install it with `pip install -r requirements-ray.txt`"
 
@@ -46,14 +48,20 @@ class RayOptions:
         """From the variables RANKLAB_RAY_ADDRESS, _CPUS, _GPUS, _MEMORY_GIB, _RESTARTS and RANKLAB_STORAGE.
 
         Raises:
-            InputError: a value that is no number in its range.
+            InputError: a value that is no number in its range, or one that Ray does not schedule.
         """
         given = os.environ if environment is None else environment
         gib = _number(given, "RANKLAB_RAY_MEMORY_GIB", 0.0)
+        cpus, gpus = _number(given, "RANKLAB_RAY_CPUS", 1.0), _number(given, "RANKLAB_RAY_GPUS", None)
+        if cpus is None or cpus < LEAST_PART:
+            raise InputError("RANKLAB_RAY_CPUS", cpus, f"it must be at least {LEAST_PART}")
+        if gpus and (gpus < LEAST_PART or (gpus > 1 and gpus != int(gpus))):
+            allowed = f"it must be 0, a part from {LEAST_PART} to 1, or a whole number"
+            raise InputError("RANKLAB_RAY_GPUS", gpus, allowed)
         return cls(
             address=address or given.get("RANKLAB_RAY_ADDRESS") or None,
-            cpus=_number(given, "RANKLAB_RAY_CPUS", 1.0) or 1.0,
-            gpus=_number(given, "RANKLAB_RAY_GPUS", None),
+            cpus=cpus,
+            gpus=gpus,
             memory=int(gib * 2**30) if gib else None,
             restarts=int(_number(given, "RANKLAB_RAY_RESTARTS", 3.0) or 0),
             storage=given.get("RANKLAB_STORAGE") or None,

@@ -244,6 +244,7 @@ def work(
     jobs: int,
     folder: Path,
     told: Callable[[Trial], None],
+    said: Callable[[str | None], None] = lambda message: None,
 ) -> list[str]:
     """Trains what the ledger lacks, with up to `jobs` workers at once.
 
@@ -251,6 +252,7 @@ def work(
         folder: for what workers write while they train. What it holds of a cell is removed with its trial; of one that
             was begun it is what the next call goes on from.
         told: called with every finished trial, once it is in the file.
+        said: called with what a worker says of itself: a download, what it waits for on a cluster, what was lost there.
 
     Returns:
         why workers ended before their time; their unfinished cells are left for the next call.
@@ -268,7 +270,7 @@ def work(
                 if dealer.waiting:
                     executor.warm()
             for post in list(posts):
-                if (ending := _listen(post, ledger, told, LISTEN_SECONDS / len(posts))) is not None:
+                if (ending := _listen(post, ledger, told, said, LISTEN_SECONDS / len(posts))) is not None:
                     posts.remove(post)
                     shutil.rmtree(post.folder, ignore_errors=True)
                     left = [cell for run, cell in post.cells.items() if run in post.left]
@@ -350,11 +352,20 @@ def place_of(key: str) -> str:
     return f"cells/{key}"
 
 
-def _listen(post: _Post, ledger: Ledger, told: Callable[[Trial], None], seconds: float) -> Ending | None:
+def _listen(
+    post: _Post,
+    ledger: Ledger,
+    told: Callable[[Trial], None],
+    said: Callable[[str | None], None],
+    seconds: float,
+) -> Ending | None:
     """Takes a worker's reports, and waits for one for a while. None while it works, else how it ended."""
     ending = post.worker.ended()
     for report in post.worker.inbox.take(0.0 if ending else seconds):
-        post.facts |= report.get("notice", {})
+        notice = report.get("notice", {})
+        post.facts |= notice
+        if "message" in notice:
+            said(notice["message"])
         if "event" in report and (trial := _trial(report["event"], post, ledger)):
             post.left.discard(report["event"]["run"])
             ledger.add(trial)

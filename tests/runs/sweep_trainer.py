@@ -27,6 +27,13 @@ def train(spec, runs, *, folder, emit, notice, stop, resume):
         emit(StateRecord(run=run.run, step=9, state=RunState.FINISHED, result=result(score, rate)))
 
 
+def train_after_waiting(spec, runs, **given):
+    """Says twice what it waits for before it trains."""
+    for message in ("Worker 1 waits for room on the cluster (64 CPU).",) * 2:
+        given["notice"]({"message": message})
+    train(spec, runs, **given)
+
+
 def train_in_steps(spec, runs, *, folder, emit, notice, stop, resume):
     """Nine steps a run, each with a checkpoint; `begun` beside the jobs' folders gets the step that a run began at.
 

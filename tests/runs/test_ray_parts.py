@@ -15,6 +15,7 @@ from peft_core.runs.ray_host import MARK, MOST_WAITING, Full, Host, described
 from peft_core.runs.ray_options import RayOptions, in_words, require_ray, secured
 from peft_core.runs.ray_worker import MOST_UNBEGUN, RayWorker
 from peft_core.runs.storage import Storage
+from tests.runs.ray_cluster import needs_ray
 from tests.runs.ray_trainer import TRAINER
 from tests.runs.support import comparison, until
 
@@ -104,6 +105,15 @@ def test_a_worker_gets_what_the_options_and_the_specification_say():
     assert parts.resources("auto", 0) == {"num_cpus": 1.0, "num_gpus": 0.25} and parts.address == "auto"
     assert in_words(parts.resources("auto", 0)) == "1 CPU, 0.25 GPU"
     assert in_words(options.resources("cpu", 4)) == "2.5 CPU, 1.5 GiB"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("CPUS", "0"), ("CPUS", "0.00001"), ("GPUS", "1.5"), ("GPUS", "0.00001")]
+)
+def test_resources_that_are_not_scheduled_are_refused(name, text):
+    with pytest.raises(InputError, match="it must be"):
+        RayOptions.of(None, {f"RANKLAB_RAY_{name}": text})
+    assert RayOptions.of(None, {"RANKLAB_RAY_GPUS": "0"}).resources("cuda", 4)["num_gpus"] == 0
 
 
 @pytest.mark.parametrize("text", ["-1", "nan", "two", "1e9"])
@@ -226,6 +236,16 @@ def test_checkpoints_of_another_executor_are_taken_as_they_are(tmp_path):
     assert min(report["n"] for report in again if "n" in report) == 13
 
 
+def test_another_executor_takes_no_checkpoint_ahead_of_the_store_and_leaves_none_that_is_not_noted(tmp_path):
+    run = tmp_path / "abcdefgh-0"
+    performed(job(tmp_path))
+    performed(job(tmp_path, resume=True, events={"abcdefgh-0": 9}).model_copy(update={"numbered": False}))
+    assert (run / "process").read_text().split()[1] == "5", "the events before step 10 were not stored"
+    assert not (run / "checkpoints" / "events.json").exists()
+    keep_fitting(run, 12)
+    assert steps_of(run) == {5, 10}, "back on the cluster it goes on from where the other came to"
+
+
 def taken(host, until_step=None):
     """All that a host reports, or what it does until a step."""
     reports = []
@@ -269,6 +289,51 @@ def test_a_node_that_does_not_see_the_folder_says_so(tmp_path):
     reports, _ = taken(host)
     assert len([report for report in reports if "n" in report]) == 12
     host.close()
+
+
+@needs_ray
+def test_what_ray_refuses_is_the_end_of_an_attempt_and_nobody_waits_for_it(tmp_path, monkeypatch):
+    import asyncio
+    from types import SimpleNamespace
+
+    from peft_core.runs.ray_bridge import Attempt
+
+    class Refusing:
+        def options(self, **resources):
+            raise ValueError("The precision of a quantity cannot go beyond 0.0001")
+
+    monkeypatch.setattr("ray.cluster_resources", dict)
+    lines = []
+    bridge = SimpleNamespace(
+        options=RayOptions(), trainer=TRAINER, storage=None, host=Refusing(), attempts={}, say=lines.append
+    )
+    bridge.take_idle = lambda key: None
+
+    async def attempt():
+        bridge.attempts[1] = made = Attempt(1, job(tmp_path), bridge)
+        await made.task
+
+    asyncio.run(attempt())
+    (line,) = lines
+    said = "ValueError: The precision of a quantity cannot go beyond 0.0001"
+    assert line == {"of": 1, "ending": {"how": "failed", "reason": said, "log": ""}} and not bridge.attempts
+
+
+def test_what_a_killed_actor_left_on_its_node_is_removed_and_what_is_held_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    left, being_made = tmp_path / "tmp" / "ranklab-node-left", tmp_path / "tmp" / "ranklab-node-new"
+    for folder in (left, being_made):
+        folder.mkdir(parents=True)
+    (left / ".held").touch()
+    hosts = [Host(), Host()]
+    slow = job(tmp_path / "page").model_copy(update={"spec": comparison(methods=1, steps=400, step_seconds=0.05)})
+    for host in hosts:
+        assert host.begin(described(slow), TRAINER, 1, f"file://{tmp_path}/storage")["refused"] is None
+    assert not left.exists() and being_made.exists()
+    assert len(list((tmp_path / "tmp").glob("ranklab-node-*/.held"))) == 2
+    for host in hosts:
+        host.close()
+    assert list((tmp_path / "tmp").iterdir()) == [being_made]
 
 
 def test_a_worker_waits_while_too_much_is_in_its_inbox(tmp_path):

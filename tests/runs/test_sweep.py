@@ -250,6 +250,25 @@ def test_bad_options_are_refused(tmp_path, capsys, arguments, status):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_a_refused_sweep_leaves_nothing_and_one_that_cannot_have_its_folder_says_so(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "spec.yaml"
+    path.write_text(json.dumps(VALUES | {"tasks": ["acceptability"]}))
+    monkeypatch.setattr("peft_core.runs.ray_options.installed", lambda: None)
+    assert main(["sweep", str(path), "--executor", "ray"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1 and list(tmp_path.iterdir()) == [path]
+    (tmp_path / "spec.json.work").touch()
+    assert main(["sweep", str(path)]) == 2
+    assert "spec.json.work beside it must be a folder (File exists)" in capsys.readouterr().err
+
+
+def test_what_a_worker_waits_for_is_told_once(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "spec.yaml"
+    path.write_text(json.dumps(VALUES | STEPS))
+    monkeypatch.setattr("peft_core.runs.sweep.TRAINER", "tests.runs.sweep_trainer:train_after_waiting")
+    assert main(["sweep", str(path), "--executor", "thread"]) == 0
+    assert capsys.readouterr().err.count("Worker 1 waits for room on the cluster (64 CPU).") == 1
+
+
 def test_an_executor_that_is_not_there_is_refused(capsys):
     with pytest.raises(SystemExit) as end:
         main(["sweep", "spec.yaml", "--executor", "slurm"])
