@@ -107,9 +107,7 @@ def test_a_worker_gets_what_the_options_and_the_specification_say():
     assert in_words(options.resources("cpu", 4)) == "2.5 CPU, 1.5 GiB"
 
 
-@pytest.mark.parametrize(
-    ("name", "text"), [("CPUS", "0"), ("CPUS", "0.00001"), ("GPUS", "1.5"), ("GPUS", "0.00001")]
-)
+@pytest.mark.parametrize(("name", "text"), [("CPUS", "0"), ("CPUS", "0.00001"), ("GPUS", "1.5"), ("GPUS", "0.00001")])
 def test_resources_that_are_not_scheduled_are_refused(name, text):
     with pytest.raises(InputError, match="it must be"):
         RayOptions.of(None, {f"RANKLAB_RAY_{name}": text})
