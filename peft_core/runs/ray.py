@@ -66,6 +66,7 @@ class RayExecutor:
         self._resources: dict[str, float] = {}
         self._connected, self._closed = threading.Event(), False
         self._refused, self._away_since = "", time.monotonic()
+        self._patience = RECONNECT_SECONDS if self.options.address is None else CONNECT_SECONDS
         self._waiting: list[RayWorker] = []
         self._at_work: dict[int, RayWorker] = {}
         self._next = 0
@@ -106,7 +107,7 @@ class RayExecutor:
 
     def alive(self) -> bool:
         """Whether there is a connection, or one may still come."""
-        return self._connected.is_set() or time.monotonic() - self._away_since < RECONNECT_SECONDS
+        return self._connected.is_set() or time.monotonic() - self._away_since < self._patience
 
     def close(self) -> None:
         with self._lock:
@@ -183,7 +184,7 @@ class RayExecutor:
         """While there is no connection, waiting is a sign of life; after a while it is the reason of a failure."""
         with self._lock:
             waiting = list(self._waiting)
-        late = time.monotonic() - self._away_since > RECONNECT_SECONDS
+        late = time.monotonic() - self._away_since > self._patience
         for worker in waiting:
             worker.sign()
             if late:
@@ -233,11 +234,13 @@ class RayExecutor:
     def _hear(self, line: Mapping[str, Any]) -> None:
         if "cluster" in line:
             with self._lock:
-                self._resources, self._refused = line["cluster"], ""
+                self._resources, self._refused, self._patience = line["cluster"], "", RECONNECT_SECONDS
             self._connected.set()
             self._kick.set()
         elif "refused" in line:
             self._refused = line["refused"]
+            if line.get("unauthenticated"):
+                self._patience = 0.0
             log.warning("%s", self._no_cluster())
         else:
             with self._lock:

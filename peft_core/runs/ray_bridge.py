@@ -3,8 +3,9 @@
 It is a process of its own because Ray ends whoever is connected when the head or the own node is lost, and that must
 not be the one that has the page, the store and the queue. Standard input: JSON lines `{"begin": number, "job": ...}`,
 `{"stop": number, "run": id or null}`, `{"end": number}`, `{"took": number, "count": n}`; its end means that the
-executor is gone. Standard output: JSON lines `{"cluster": resources}` once it is connected, and with `of`, the number
-of an attempt, its `reports`, a sign of life (`silent`: seconds since the worker's last), `waits`, `lost` or `ending`.
+executor is gone. Standard output: JSON lines `{"cluster": resources}` once it is connected, or `refused`; and with
+`of`, the number of an attempt, its `reports`, a sign of life (`silent`: seconds since the worker's last), `waits`,
+`lost` or `ending`.
 """
 
 from __future__ import annotations
@@ -264,6 +265,18 @@ def connect(address: str | None) -> dict[str, float]:
     return {name: float(count) for name, count in ray.cluster_resources().items() if name in ("CPU", "GPU")}
 
 
+def refusal(error: BaseException) -> dict[str, Any]:
+    """The line that says why there is no cluster; `unauthenticated` where waiting for it is of no use."""
+    from ray.exceptions import AuthenticationError
+
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, AuthenticationError):
+            return {"refused": "the token is not the cluster's", "unauthenticated": True}
+        cause = cause.__cause__ or cause.__context__
+    return {"refused": (str(error).strip().splitlines() or [type(error).__name__])[0]}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trainer", required=True)
@@ -278,8 +291,7 @@ def main() -> None:
         bridge = Bridge(reporter, options, given.trainer)
     except Exception as error:  # whatever Ray raises is why there is no cluster
         log.exception("no cluster")
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        reporter.send({"refused": lines[0]})
+        reporter.send(refusal(error))
         leave(EXIT_REFUSED)
     reporter.send({"cluster": found})
     asyncio.run(serve(bridge, pipe))

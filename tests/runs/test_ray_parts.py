@@ -290,6 +290,52 @@ def test_a_node_that_does_not_see_the_folder_says_so(tmp_path):
 
 
 @needs_ray
+def test_a_token_that_is_not_the_clusters_is_told_as_such():
+    from ray.exceptions import AuthenticationError
+
+    from peft_core.runs.ray_bridge import refusal
+
+    try:
+        try:
+            raise AuthenticationError("InvalidAuthToken: Authentication token is missing or incorrect")
+        except AuthenticationError as cause:
+            raise ConnectionError("Failed to connect to Ray cluster at h:1") from cause
+    except ConnectionError as error:
+        assert refusal(error) == {"refused": "the token is not the cluster's", "unauthenticated": True}
+    assert refusal(ConnectionError("Failed\nto connect")) == {"refused": "Failed"}
+
+
+@pytest.mark.parametrize(
+    ("lines", "left"),
+    [
+        ([], 60.0),
+        ([{"cluster": {"CPU": 3.0}}], 180.0),
+        ([{"refused": "the token is not the cluster's", "unauthenticated": True}], 0.0),
+    ],
+)
+def test_a_cluster_that_was_never_there_is_not_waited_for_as_one_that_was(lines, left, tmp_path, monkeypatch):
+    from peft_core.runs.ray import RayExecutor
+
+    monkeypatch.setattr("peft_core.runs.ray_options.installed", lambda: "2.60.0")
+    monkeypatch.setattr(RayExecutor, "_open", lambda executor: None)
+    executor = RayExecutor(tmp_path, TRAINER, RayOptions(address="127.0.0.1:1"))
+    now = time.monotonic()
+    try:
+        for line in lines:
+            executor._hear(line)
+        executor._connected.clear()
+        for late, alive in ((left - 5, True), (left + 5, False)):
+            executor._away_since = now - late
+            assert executor.alive() is alive
+        worker = executor.start(job(tmp_path))
+        until(lambda: worker.ended() is not None)
+        assert worker.ended().how == "killed"
+        assert worker.ended().reason.startswith("the Ray cluster 127.0.0.1:1 cannot be reached")
+    finally:
+        executor.close()
+
+
+@needs_ray
 def test_what_ray_refuses_is_the_end_of_an_attempt_and_nobody_waits_for_it(tmp_path, monkeypatch):
     import asyncio
     from types import SimpleNamespace
