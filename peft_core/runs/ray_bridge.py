@@ -17,7 +17,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import peft_core
@@ -94,8 +94,9 @@ class Attempt:
         import ray
 
         options = self._bridge.options
-        resources = options.resources(self._job.spec.training.device, ray.cluster_resources().get("GPU", 0))
-        await asyncio.to_thread(self._send_files)
+        there = await self._patiently(ray.cluster_resources)
+        resources = options.resources(self._job.spec.training.device, there.get("GPU", 0))
+        await self._patiently(self._send_files)
         given = described(self._job), self._bridge.trainer, options.threads, options.storage, worker_settings()
         self._key = tuple(sorted(resources.items()))
         waits = None
@@ -105,7 +106,8 @@ class Attempt:
             if waits.done() and isinstance(waits.exception(), ray.exceptions.RayActorError):
                 waits = None  # it was lost while nothing was at work on it
         if waits is None:
-            self._actor = self._bridge.host.options(max_restarts=0, max_concurrency=4, **resources).remote()
+            host = self._bridge.host.options(max_restarts=0, max_concurrency=4, **resources)
+            self._actor = await self._patiently(host.remote)
             waits = asyncio.wrap_future(self._actor.begin.remote(*given).future())
         signs = 0
         while not (await asyncio.wait({waits}, timeout=SIGN_SECONDS))[0]:
@@ -122,6 +124,13 @@ class Attempt:
         for run in self._stops:
             self._actor.stop.remote(run)
         return True
+
+    async def _patiently(self, work: Callable[[], Any]) -> Any:
+        """The result of what blocks while the head or the storage is away, with signs of life meanwhile."""
+        task = asyncio.create_task(asyncio.to_thread(work))
+        while not (await asyncio.wait({task}, timeout=SIGN_SECONDS))[0]:
+            self._say(silent=0.0)
+        return task.result()
 
     async def _follow(self) -> None:
         after = 0
@@ -170,7 +179,7 @@ class Attempt:
             if self._begun and closing.done() and closing.exception() is None:
                 self._bridge.keep_idle(self._key, actor)
             else:
-                ray.kill(actor)
+                await asyncio.to_thread(ray.kill, actor)
         self._bridge.attempts.pop(self.number, None)
 
     def _say(self, **what: Any) -> None:
@@ -205,7 +214,7 @@ class Bridge:
 
         if any(other is entry for other in self._idle):
             self._idle = [other for other in self._idle if other is not entry]
-            ray.kill(entry[1])
+            asyncio.get_running_loop().run_in_executor(None, ray.kill, entry[1])
 
     def say(self, line: Mapping[str, Any]) -> None:
         self._reporter.send(dict(line))

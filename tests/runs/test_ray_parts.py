@@ -335,32 +335,50 @@ def test_a_cluster_that_was_never_there_is_not_waited_for_as_one_that_was(lines,
         executor.close()
 
 
-@needs_ray
-def test_what_ray_refuses_is_the_end_of_an_attempt_and_nobody_waits_for_it(tmp_path, monkeypatch):
+def attempted(folder, host, monkeypatch, resources=dict):
+    """What the bridge says of an attempt on such a host."""
     import asyncio
     from types import SimpleNamespace
 
     from peft_core.runs.ray_bridge import Attempt
 
-    class Refusing:
-        def options(self, **resources):
-            raise ValueError("The precision of a quantity cannot go beyond 0.0001")
-
-    monkeypatch.setattr("ray.cluster_resources", dict)
+    monkeypatch.setattr("ray.cluster_resources", resources)
     lines = []
-    bridge = SimpleNamespace(
-        options=RayOptions(), trainer=TRAINER, storage=None, host=Refusing(), attempts={}, say=lines.append
-    )
-    bridge.take_idle = lambda key: None
+    bridge = SimpleNamespace(options=RayOptions(), trainer=TRAINER, storage=None, host=host, attempts={})
+    bridge.take_idle, bridge.say = lambda key: None, lines.append
 
     async def attempt():
-        bridge.attempts[1] = made = Attempt(1, job(tmp_path), bridge)
+        bridge.attempts[1] = made = Attempt(1, job(folder), bridge)
         await made.task
 
     asyncio.run(attempt())
-    (line,) = lines
-    said = "ValueError: The precision of a quantity cannot go beyond 0.0001"
-    assert line == {"of": 1, "ending": {"how": "failed", "reason": said, "log": ""}} and not bridge.attempts
+    assert not bridge.attempts
+    return lines
+
+
+class Refusing:
+    def options(self, **resources):
+        raise ValueError("The precision of a quantity cannot go beyond 0.0001")
+
+
+REFUSED = {"how": "failed", "reason": "ValueError: The precision of a quantity cannot go beyond 0.0001", "log": ""}
+
+
+@needs_ray
+def test_what_ray_refuses_is_the_end_of_an_attempt_and_nobody_waits_for_it(tmp_path, monkeypatch):
+    assert attempted(tmp_path, Refusing(), monkeypatch) == [{"of": 1, "ending": REFUSED}]
+
+
+@needs_ray
+def test_while_the_head_is_away_an_attempt_still_gives_signs_of_life(tmp_path, monkeypatch):
+    monkeypatch.setattr("peft_core.runs.ray_bridge.SIGN_SECONDS", 0.05)
+
+    def blocked():
+        time.sleep(0.5)
+        return {}
+
+    *signs, last = attempted(tmp_path, Refusing(), monkeypatch, blocked)
+    assert len(signs) >= 3 and all(sign == {"of": 1, "silent": 0.0} for sign in signs) and last["ending"] == REFUSED
 
 
 def test_what_a_killed_actor_left_on_its_node_is_removed_and_what_is_held_is_not(tmp_path, monkeypatch):
