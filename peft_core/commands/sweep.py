@@ -48,8 +48,9 @@ def sweep(options: argparse.Namespace) -> int:
 
 
 def _swept(options: argparse.Namespace, spec: SweepSpec, out: Path, jobs: int | None) -> int:
+    from peft_core.runs.ledger import Ledger
     from peft_core.runs.ray import RayExecutor
-    from peft_core.runs.sweep import TRAINER, Ledger, grid, work
+    from peft_core.runs.sweep import TRAINER, grid, work
 
     cells, absences = grid(spec)
     rows = {(cell.spec.model, cell.spec.task): _rows(cell.spec) for cell in cells}
@@ -65,7 +66,7 @@ def _swept(options: argparse.Namespace, spec: SweepSpec, out: Path, jobs: int | 
             **choices(spec, trials, absences),
         }
 
-    ledger = Ledger(out, cells, document)
+    ledger = Ledger(out, [cell.key for cell in cells], document)
     if options.retry_failed:
         ledger.forget_failed()
     folder = out.absolute().with_name(f"{out.name}.work")

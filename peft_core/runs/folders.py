@@ -14,6 +14,8 @@ from platformdirs import user_data_path
 from peft_core.records import InputError
 from peft_core.runs.errors import FolderUnusable
 
+STORAGE = "storage"
+"""Of a comparison whose runs leave their checkpoints elsewhere: the file with that URL."""
 _LETTERS = "abcdefghijkmnpqrstuvwxyz"
 _ALPHABET = _LETTERS + "23456789"
 _ID = re.compile(r"([a-z][a-z0-9]{7})(-\d{1,5})?", re.ASCII)
@@ -55,6 +57,14 @@ def comparison_of(given: str) -> tuple[str, bool]:
 def unknown(given: object) -> InputError:
     """The answer to an id that names nothing."""
     return InputError("id", given, "there is no comparison or run with this id")
+
+
+def storage_of(home_folder: Path, comparison_id: str) -> str | None:
+    """The URL where the checkpoints of a comparison are; None: in its own folder."""
+    try:
+        return (comparison_folder(home_folder, comparison_id) / STORAGE).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
 
 
 def comparison_folder(home_folder: Path, comparison_id: str) -> Path:

@@ -25,7 +25,7 @@ from typing import Any
 import peft_core
 from peft_core.records import Offer
 from peft_core.runs.executors import Worker
-from peft_core.runs.job import DEFAULT_TRAINER, Job
+from peft_core.runs.job import DEFAULT_TRAINER, Job, reason
 from peft_core.runs.process import COLD_START
 from peft_core.runs.ray_options import RayOptions, require_ray, secured
 from peft_core.runs.ray_worker import RayWorker
@@ -75,6 +75,11 @@ class RayExecutor:
         self._keeper.start()
 
     # --- as the supervisor sees it ------------------------------------------------------------------------------
+
+    @property
+    def storage(self) -> str | None:
+        """The URL where the runs leave their checkpoints; None: the comparison's own folder."""
+        return self.options.storage
 
     def warm(self, spares: int = 1) -> None:
         """Join the cluster. No worker waits there: it would hold what others need."""
@@ -178,7 +183,10 @@ class RayExecutor:
             self._at_work = self._at_work | dict(numbered)
         for number, worker in numbered:
             if worker.ended() is None:
-                self.tell(worker.begin(number))
+                try:
+                    self.tell(worker.begin(number))
+                except OSError as error:
+                    worker.hear({"ending": {"how": "failed", "reason": reason(error), "log": ""}})
 
     def _wait_for_cluster(self) -> None:
         """While there is no connection, waiting is a sign of life; after a while it is the reason of a failure."""

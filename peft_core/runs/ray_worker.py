@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from peft_core.records import Plan, RunState
 from peft_core.runs.executors import Ending, Inbox
+from peft_core.runs.folders import STORAGE
 from peft_core.runs.job import OUT_OF_MEMORY, Job, Report
 from peft_core.runs.ray_host import MARK
 from peft_core.runs.ray_options import RayOptions
@@ -107,6 +108,8 @@ class RayWorker:
             self.number = number
             job = self._left()
         (job.folder / MARK).touch()
+        if self._executor.options.storage is not None:
+            (job.folder / STORAGE).write_text(self._executor.options.storage, encoding="utf-8")
         return {"begin": number, "job": json.loads(job.model_dump_json())}
 
     def hear(self, line: Mapping[str, Any]) -> None:

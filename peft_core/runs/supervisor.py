@@ -170,6 +170,7 @@ class Supervisor:
                 finished = all(states[run] is RunState.FINISHED for run in runs)
                 said = "it has finished" if finished else "it is at work already"
                 raise InputError("id", given, f"{said}, so there is nothing to resume")
+            self._make_sure_of_checkpoints(comparison_id, given)
             if any(self._scheduler.holds(comparison_id, run) for run in wanted):
                 raise Refused(f"{given} is still stopping; resume it in a moment.")
             owner = self._store.owner(comparison_id)
@@ -185,6 +186,13 @@ class Supervisor:
             moved = self._store.requeue(comparison_id, wanted, self._ownership.name)
             self._scheduler.enqueue(comparison_id)
         return moved
+
+    def _make_sure_of_checkpoints(self, comparison_id: str, given: str) -> None:
+        """Refuses what would begin anew although its checkpoints are somewhere."""
+        stored = folders.storage_of(self.home, comparison_id)
+        if stored is not None and stored != getattr(self._executor, "storage", None):
+            said = f"its checkpoints are in {stored}; resume it with --executor ray and RANKLAB_STORAGE={stored}"
+            raise InputError("id", given, said)
 
     def delete(self, comparison_id: str) -> None:
         """Remove a comparison that has ended, with its folder.

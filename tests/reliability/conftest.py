@@ -1,4 +1,4 @@
-"""Two processes share these tests by files, the longest first; those of a Ray cluster are of one process."""
+"""Two processes share these tests by files, the longest first; the contracts on a Ray cluster are of one process."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
-RAY = {"test_ray", "test_executors", "test_workers"}
+CONTRACTS = {"test_executors", "test_workers"}
 LONGEST = (
-    "ray", "test_page", "test_resume", "test_hostile", "test_real_training", "test_kills", "test_hub_down",
-    "test_download", "test_memory_limits", "test_soak", "test_clock",
+    "test_ray", "contracts", "test_page", "test_resume", "test_hostile", "test_real_training", "test_kills",
+    "test_hub_down", "test_download", "test_memory_limits", "test_soak", "test_clock",
 )  # fmt: skip
 """What is left goes to whoever is done first, so what takes long must not come last."""
 
 
 def scope_of(file: str) -> str:
-    return "ray" if Path(file).stem in RAY else Path(file).stem
+    return "contracts" if Path(file).stem in CONTRACTS else Path(file).stem
 
 
 class ByScope(LoadFileScheduling):
-    """Files as they are given out: the cluster's together, so that it is started once."""
+    """Files as they are given out: the contracts together, so that their cluster is started once."""
 
     def _split_scope(self, nodeid: str) -> str:
         return scope_of(nodeid.partition("::")[0])

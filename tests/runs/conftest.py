@@ -54,3 +54,11 @@ def patient(monkeypatch):
 def on_ray(shared, patient):
     """The shared executor, with patience."""
     return shared
+
+
+@pytest.fixture
+def no_token(monkeypatch, tmp_path):
+    """Nobody's token, and no storage."""
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE", "RANKLAB_STORAGE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "nobody"))

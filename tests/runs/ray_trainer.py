@@ -6,7 +6,9 @@ import os
 import time
 
 from peft_core.records import RunState, StateRecord, StepRecord
+from peft_core.runs.job import Job
 from tests.runs.stand_in import loss, result
+from tests.runs.support import comparison
 
 TRAINER = "tests.runs.ray_trainer:train_comparison"
 SWEEP = "tests.runs.ray_trainer:train_cells"
@@ -78,3 +80,9 @@ def step_record(run, step):
         adapter_flops_nominal=0,
         active_parameters=10,
     )
+
+
+def job(folder, *, steps=12, methods=1, **fields):
+    spec = comparison(methods=methods, steps=steps, step_seconds=0.0)
+    runs = tuple(f"abcdefgh-{number}" for number in range(methods))
+    return Job(comparison="abcdefgh", spec=spec, runs=runs, folder=folder, numbered=True, **{"resume": False} | fields)

@@ -37,7 +37,8 @@ def train_after_waiting(spec, runs, **given):
 def train_in_steps(spec, runs, *, folder, emit, notice, stop, resume):
     """Nine steps a run, each with a checkpoint; `begun` beside the jobs' folders gets the step that a run began at.
 
-    A file `kill` there has the process killed at the third step, and `hold` has the last run stay there.
+    A file `kill` there has the process killed at the third step, `freeze` has it stopped, and `hold` has the last run
+    stay there.
     """
     notice({"environment": {"task": spec.task}, "metric": "accuracy", "baseline_score": 0.5})
     for run in runs:
@@ -50,9 +51,10 @@ def train_in_steps(spec, runs, *, folder, emit, notice, stop, resume):
         for step in range(begins + 1, 10):
             kept.with_name("new").write_text(str(step))
             kept.with_name("new").replace(kept)
-            if step == 3 and (folder.parent / "kill").exists():
-                (folder.parent / "kill").unlink()
-                os.kill(os.getpid(), signal.SIGKILL)
+            for fault, number in (("kill", signal.SIGKILL), ("freeze", signal.SIGSTOP)):
+                if step == 3 and (folder.parent / fault).exists():
+                    (folder.parent / fault).unlink()
+                    os.kill(os.getpid(), number)
             while step == 3 and run is runs[-1] and (folder.parent / "hold").exists():
                 time.sleep(0.02)
         rate = run.method.options["learning_rate"]

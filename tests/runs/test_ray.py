@@ -12,12 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 
-from peft_core.records import ComparisonSpec, MethodSpec, RunState, SweepSpec, TrainingConfig, checked
+from peft_core.records import ComparisonSpec, InputError, MethodSpec, RunState, SweepSpec, TrainingConfig, checked
 from peft_core.runs import Supervisor
+from peft_core.runs.ledger import Ledger
 from peft_core.runs.process import ProcessExecutor
 from peft_core.runs.ray import RayExecutor
 from peft_core.runs.ray_options import RayOptions
-from peft_core.runs.sweep import Ledger, grid, work
+from peft_core.runs.sweep import grid, work
 from tests.runs.ray_cluster import Nodes, Shared, needs_ray
 from tests.runs.ray_trainer import SWEEP, TRAINER
 from tests.runs.support import (
@@ -118,6 +119,8 @@ def test_what_a_killed_driver_left_is_resumed_from_the_storage(nodes, storing, p
         comparison_id = driver.stdout.readline().strip()
         assert any(int(line.split()[1]) >= 12 for line in driver.stdout)
         driver.kill()
+    with supervise(tmp_path) as supervisor, pytest.raises(InputError, match="its checkpoints are in file://"):
+        supervisor.resume(comparison_id)
     with supervise(tmp_path, storing) as supervisor:
         assert states(supervisor.view(comparison_id)) == [RunState.INTERRUPTED]
         supervisor.resume(comparison_id)
@@ -185,7 +188,7 @@ def swept(folder, executor, jobs):
         },
     )
     cells, _ = grid(spec)
-    ledger = Ledger(folder / "sweep.json", cells, lambda trials: {})
+    ledger = Ledger(folder / "sweep.json", [cell.key for cell in cells], lambda trials: {})
     reasons = work(cells, ledger, executor, jobs, folder, lambda trial: None)
     assert not list((folder / "cells").iterdir()), "nothing of a finished cell stays"
     curves = {file.name: set(file.read_text().splitlines()) for file in folder.glob("*.curve")}

@@ -1,124 +1,22 @@
-"""What the Ray executor is made of, without a cluster: refusals, numbers of events, files, attempts."""
+"""What the Ray executor is made of, without a cluster: the storage, numbers of events, a node's files."""
 
 from __future__ import annotations
 
-import json
 import time
 
 import pytest
 
-from peft_core.cli import main
-from peft_core.records import InputError, Offer, Plan, RunState, StateRecord
-from peft_core.runs.job import OUT_OF_MEMORY, Job, perform
+from peft_core.records import InputError
+from peft_core.runs.job import perform
 from peft_core.runs.numbering import keep_fitting, read_notes, steps_of
 from peft_core.runs.ray_host import MARK, MOST_WAITING, Full, Host, described
-from peft_core.runs.ray_options import RayOptions, in_words, require_ray, secured
-from peft_core.runs.ray_worker import MOST_UNBEGUN, RayWorker
+from peft_core.runs.ray_options import RayOptions
 from peft_core.runs.storage import Storage
 from tests.runs.ray_cluster import needs_ray
-from tests.runs.ray_trainer import TRAINER
+from tests.runs.ray_trainer import TRAINER, job
 from tests.runs.support import comparison, until
 
-TOKEN = {"RAY_AUTH_TOKEN": "t" * 32}
-SMALL = ["compare", "--task", "acceptability", "--method", "lora:rank=2", "--steps", "1"]
-
-
-@pytest.fixture(autouse=True)
-def _no_token(monkeypatch, tmp_path):
-    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE", "RANKLAB_STORAGE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path / "nobody"))
-
-
-# --- what is refused -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("address", ["10.0.0.7:6379", "auto", "head.example:6379", "[2001:db8::1]:6379"])
-@pytest.mark.parametrize("environment", [{}, TOKEN | {"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_TOKEN": " "}])
-def test_a_cluster_beyond_this_machine_is_not_joined_without_a_token(address, environment):
-    with pytest.raises(InputError, match="joined with token authentication only") as refused:
-        secured(address, environment)
-    assert str(refused.value).count(".") <= address.count(".") + 1 and "\n" not in str(refused.value)
-
-
-def test_a_token_turns_authentication_on_wherever_it_comes_from(tmp_path):
-    assert secured("10.0.0.7:6379", TOKEN) == TOKEN | {"RAY_AUTH_MODE": "token"}
-    (tmp_path / "token").write_text("t" * 32)
-    named = {"RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")}
-    assert secured("10.0.0.7:6379", named) == named | {"RAY_AUTH_MODE": "token"}
-    (tmp_path / "nobody" / ".ray").mkdir(parents=True)
-    (tmp_path / "nobody" / ".ray" / "auth_token").write_text("t" * 32)
-    assert secured("auto", {}) == {"RAY_AUTH_MODE": "token"}
-
-
-def test_on_loopback_a_token_is_used_where_there_is_one_and_a_cluster_of_our_own_always_has_one():
-    assert secured("127.0.0.1:6379", {}) == {}
-    own, other = secured(None, {"RAY_ADDRESS": "10.0.0.7:6379"}), secured(None, {})
-    assert own["RAY_AUTH_MODE"] == "token" and len(own["RAY_AUTH_TOKEN"]) == 64 and "RAY_ADDRESS" not in own
-    assert own["RAY_AUTH_TOKEN"] != other["RAY_AUTH_TOKEN"]
-
-
-@pytest.mark.parametrize("address", ["ray://10.0.0.7:10001", "head", "head:", ":6379x", "http://a:1"])
-def test_an_address_of_another_kind_is_refused(address):
-    with pytest.raises(InputError, match="it must be auto or host:port"):
-        secured(address, TOKEN)
-
-
-def test_without_ray_the_command_says_what_to_install(monkeypatch, capsys):
-    monkeypatch.setattr("peft_core.runs.ray_options.installed", lambda: None)
-    assert main([*SMALL, "--executor", "ray"]) == 2
-    said = capsys.readouterr().err
-    assert said == "executor is 'ray'; it needs Ray; install it with `pip install -r requirements-ray.txt`.\n"
-
-
-def test_a_ray_that_cannot_authenticate_is_refused(monkeypatch):
-    monkeypatch.setattr("peft_core.runs.ray_options.installed", lambda: "2.51.9")
-    with pytest.raises(InputError, match=r"Ray 2\.51\.9 has no authentication; install 2\.52 or newer"):
-        require_ray()
-    monkeypatch.setattr("peft_core.runs.ray_options.installed", lambda: "2.52.0rc1")
-    require_ray()
-
-
-def test_nothing_is_started_where_the_cluster_must_not_be_joined(monkeypatch, capsys):
-    monkeypatch.setattr("peft_core.runs.ray_options.installed", lambda: "2.60.0")
-    monkeypatch.setattr("peft_core.runs.ray.subprocess.Popen", None)
-    assert main([*SMALL, "--executor", "ray", "--ray-address", "10.0.0.7:6379"]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
-
-
-@pytest.mark.parametrize("option", ["--ray-address=a:1", "--ray-cpus=2", "--ray-gpus=0.5", "--ray-memory=4"])
-def test_options_of_a_cluster_need_one(option, capsys):
-    assert main([*SMALL, option]) == 2
-    assert "it needs --executor ray" in capsys.readouterr().err
-
-
-# --- options ----------------------------------------------------------------------------------------------------
-
-
-def test_a_worker_gets_what_the_options_and_the_specification_say():
-    options = RayOptions.of("h:1", {"RANKLAB_RAY_CPUS": "2.5", "RANKLAB_RAY_MEMORY_GIB": "1.5"})
-    assert options.threads == 2
-    assert options.resources("auto", 0) == {"num_cpus": 2.5, "num_gpus": 0.0, "memory": 3 * 2**29}
-    assert options.resources("auto", 4)["num_gpus"] == options.resources("cuda", 0)["num_gpus"] == 1.0
-    assert options.resources("cpu", 4)["num_gpus"] == 0.0
-    parts = RayOptions.of(None, {"RANKLAB_RAY_GPUS": "0.25", "RANKLAB_RAY_ADDRESS": "auto"})
-    assert parts.resources("auto", 0) == {"num_cpus": 1.0, "num_gpus": 0.25} and parts.address == "auto"
-    assert in_words(parts.resources("auto", 0)) == "1 CPU, 0.25 GPU"
-    assert in_words(options.resources("cpu", 4)) == "2.5 CPU, 1.5 GiB"
-
-
-@pytest.mark.parametrize(("name", "text"), [("CPUS", "0"), ("CPUS", "0.00001"), ("GPUS", "1.5"), ("GPUS", "0.00001")])
-def test_resources_that_are_not_scheduled_are_refused(name, text):
-    with pytest.raises(InputError, match="it must be"):
-        RayOptions.of(None, {f"RANKLAB_RAY_{name}": text})
-    assert RayOptions.of(None, {"RANKLAB_RAY_GPUS": "0"}).resources("cuda", 4)["num_gpus"] == 0
-
-
-@pytest.mark.parametrize("text", ["-1", "nan", "two", "1e9"])
-def test_an_option_that_is_no_number_is_refused(text):
-    with pytest.raises(InputError, match="it must be a number from 0"):
-        RayOptions.of(None, {"RANKLAB_RAY_CPUS": text})
-
+pytestmark = pytest.mark.usefixtures("no_token")
 
 # --- the storage ------------------------------------------------------------------------------------------------
 
@@ -190,12 +88,6 @@ def test_a_storage_of_an_unknown_kind_is_refused():
 
 
 # --- the numbers of events --------------------------------------------------------------------------------------
-
-
-def job(folder, *, steps=12, methods=1, **fields):
-    spec = comparison(methods=methods, steps=steps, step_seconds=0.0)
-    runs = tuple(f"abcdefgh-{number}" for number in range(methods))
-    return Job(comparison="abcdefgh", spec=spec, runs=runs, folder=folder, numbered=True, **{"resume": False} | fields)
 
 
 def performed(made):
@@ -410,159 +302,3 @@ def test_a_worker_waits_while_too_much_is_in_its_inbox(tmp_path):
     writer.join(5)
     found += inbox.take(0.0)
     assert [report["number"] for report in found] == list(range(MOST_WAITING + 10))
-
-
-# --- attempts ---------------------------------------------------------------------------------------------------
-
-
-class Fake:
-    """An executor that only notes what it is told."""
-
-    def __init__(self, restarts=2):
-        self.options = RayOptions(restarts=restarts)
-        self.lines, self.due = [], []
-
-    def tell(self, line):
-        self.lines.append(line)
-
-    def again(self, worker):
-        self.due.append(worker)
-
-    def forget(self, worker, number):
-        self.lines.append({"end": number})
-
-
-def step(run, number):
-    return {"event": {"event": "step", "run": run, "step": number}, "n": number}
-
-
-def ended_event(run, state=RunState.FINISHED):
-    return {"event": json.loads(StateRecord(run=run, step=3, state=state).model_dump_json())}
-
-
-def test_what_is_left_begins_again_and_no_event_comes_twice(tmp_path):
-    line = Fake()
-    worker = RayWorker(job(tmp_path, methods=2), line)
-    first = worker.begin(1)["job"]
-    assert first["numbered"] and not first["resume"]
-    one, two = first["runs"]
-    worker.hear({"begun": True})
-    worker.hear({"reports": [step(one, 1), step(one, 2), ended_event(one), step(two, 1), step(two, 2)]})
-    worker.hear({"lost": "the node was lost"})
-    assert line.due == [worker] and worker.ended() is None
-    again = worker.begin(2)["job"]
-    assert (again["runs"], again["events"], again["resume"]) == ([two], {one: 2, two: 2}, True)
-    worker.hear({"reports": [step(two, 2), step(two, 3)]})
-    reports = worker.inbox.take(0)
-    events = [
-        (report["event"]["run"], report["event"]["step"])
-        for report in reports
-        if report.get("event", {}).get("event") == "step"
-    ]
-    assert events == [(one, 1), (one, 2), (two, 1), (two, 2), (two, 3)]
-    (said,) = [report["notice"]["message"] for report in reports if "notice" in report]
-    assert said == "The node was lost; worker 1 goes on from its last checkpoints (1 of 2 times)."
-    assert not any("n" in report for report in reports)
-
-
-@pytest.mark.parametrize(
-    ("why", "how", "reason"),
-    [
-        ("the node was lost", "killed", "the node was lost, 3 times"),
-        ("the node ran out of memory", "out_of_memory", OUT_OF_MEMORY),
-    ],
-)
-def test_attempts_are_bounded(tmp_path, why, how, reason):
-    line = Fake(restarts=2)
-    worker = RayWorker(job(tmp_path), line)
-    for number in (1, 2, 3):
-        assert worker.ended() is None
-        worker.begin(number)
-        worker.hear({"begun": True})
-        worker.hear({"lost": why})
-    assert len(line.due) == 2 and (worker.ended().how, worker.ended().reason) == (how, reason)
-
-
-def test_an_attempt_that_had_not_begun_does_not_count(tmp_path):
-    line = Fake(restarts=0)
-    worker = RayWorker(job(tmp_path), line)
-    for number in range(1, 6):
-        worker.begin(number)
-        worker.hear({"waits": "1 CPU"})
-        worker.hear({"lost": "the connection to the cluster was lost"})
-    assert len(line.due) == 5 and worker.ended() is None
-    (said,) = worker.inbox.take(0)
-    assert said == {"notice": {"message": "Worker 1 waits for room on the cluster (1 CPU)."}}
-    worker.begin(6)
-    worker.hear({"begun": True})
-    assert worker.inbox.take(0) == [{"notice": {"message": None}}]
-
-
-def test_attempts_that_never_begin_are_bounded_too_and_wait_longer_each_time(tmp_path):
-    line, due = Fake(restarts=0), []
-    worker = RayWorker(job(tmp_path), line)
-    for number in range(1, 1 + MOST_UNBEGUN):
-        worker.begin(number)
-        worker.hear({"lost": "the node ran out of memory"})
-        due.append(worker.due - time.monotonic())
-    assert worker.ended() is None and due[0] < 1.01 and due[1] > 1.5 and 9 < max(due) <= 10
-    (said,) = worker.inbox.take(0)
-    assert said == {"notice": {"message": "The node ran out of memory; worker 1 is tried again."}}
-    worker.begin(99)
-    worker.hear({"lost": "the node ran out of memory"})
-    assert worker.ended().how == "out_of_memory"
-
-
-def test_a_worker_that_is_given_up_says_no_more_that_it_goes_on(tmp_path):
-    worker = RayWorker(job(tmp_path), Fake(restarts=1))
-    for number in (1, 2):
-        worker.begin(number)
-        worker.hear({"begun": True})
-        worker.hear({"lost": "the node was lost"})
-    told = [report["notice"]["message"] for report in worker.inbox.take(0)]
-    assert told[0].startswith("The node was lost; worker 1 goes on") and told[1:] == [None]
-
-
-def test_a_worker_that_fails_by_itself_is_not_tried_again(tmp_path):
-    line = Fake()
-    worker = RayWorker(job(tmp_path), line)
-    worker.begin(1)
-    worker.hear({"ending": {"how": "failed", "reason": "the worker crashed (SIGSEGV)", "log": ""}})
-    assert not line.due and worker.ended().reason == "the worker crashed (SIGSEGV)"
-
-
-def test_the_plan_that_was_chosen_stays_and_the_first_share_goes_on(tmp_path):
-    line = Fake()
-    worker = RayWorker(job(tmp_path, methods=4, offer=Offer(workers=2, cores=1)), line)
-    runs = worker.begin(1)["job"]["runs"]
-    plan = Plan(workers=2, shares=((runs[0], runs[2]), (runs[1], runs[3])))
-    worker.hear({"reports": [{"notice": {"plan": plan.model_dump(mode="json")}}]})
-    worker.hear({"lost": "the node was lost"})
-    again = worker.begin(2)["job"]
-    assert again["runs"] == [runs[0], runs[2]] and Plan.model_validate(again["plan"]) == plan
-
-
-def test_a_worker_that_was_offered_nothing_tells_plans_of_its_parts_and_gets_none(tmp_path):
-    worker = RayWorker(job(tmp_path, methods=2), Fake())
-    runs = worker.begin(1)["job"]["runs"]
-    plan = Plan(workers=2, shares=((runs[0],), (runs[1],)))
-    worker.hear({"reports": [{"notice": {"plan": plan.model_dump(mode="json")}}]})
-    worker.hear({"lost": "the node was lost"})
-    again = worker.begin(2)["job"]
-    assert again["plan"] is None and again["runs"] == runs
-
-
-def test_what_was_taken_is_told_and_a_stop_reaches_the_next_attempt(tmp_path):
-    line = Fake()
-    worker = RayWorker(job(tmp_path), line)
-    (run,) = worker.begin(7)["job"]["runs"]
-    worker.hear({"reports": [step(run, 1), step(run, 2), step(run, 2)]})
-    assert len(worker.inbox.take(0)) == 2
-    assert sum(told["count"] for told in line.lines if "took" in told) == 3
-    worker.stop(run)
-    worker.hear({"lost": "the node was lost"})
-    worker.begin(8)
-    worker.hear({"begun": True})
-    assert [told for told in line.lines if "stop" in told] == [{"stop": 7, "run": run}, {"stop": 8, "run": run}]
-    worker.kill()
-    assert worker.ended().how == "stopped" and line.lines[-1] == {"end": 8}

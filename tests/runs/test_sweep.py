@@ -14,8 +14,9 @@ from peft_core.methods import list_methods
 from peft_core.records import Absence, InputError, SweepSpec, Trial, checked
 from peft_core.report.choice import choices
 from peft_core.runs.executors import ThreadExecutor
+from peft_core.runs.ledger import Ledger
 from peft_core.runs.process import ProcessExecutor
-from peft_core.runs.sweep import Ledger, grid, work
+from peft_core.runs.sweep import grid, work
 from peft_core.tasks import get_task
 from tests.runs import sweep_trainer
 from tests.runs.support import until
@@ -46,7 +47,7 @@ def swept(tmp_path, *, told=lambda trial: None, retry=False, executor=None, jobs
         absent = [absence.model_dump() for absence in absences]
         return {"spec": spec.model_dump(mode="json"), "absent": absent, **choices(spec, trials, absences)}
 
-    ledger = Ledger(tmp_path / "sweep.json", cells, document)
+    ledger = Ledger(tmp_path / "sweep.json", [cell.key for cell in cells], document)
     if retry:
         ledger.forget_failed()
     reasons = work(cells, ledger, executor or ThreadExecutor(TRAINER), jobs, tmp_path, told)
@@ -156,7 +157,7 @@ def test_a_worker_that_cannot_train_leaves_its_cells_for_later(tmp_path, monkeyp
     monkeypatch.setenv("SWEEP_CRASH", "1")
     spec = checked(SweepSpec, VALUES)
     cells, _ = grid(spec)
-    ledger = Ledger(tmp_path / "sweep.json", cells, lambda trials: {})
+    ledger = Ledger(tmp_path / "sweep.json", [cell.key for cell in cells], lambda trials: {})
     reasons = work(cells, ledger, ThreadExecutor(TRAINER), 2, tmp_path, lambda trial: None)
     assert reasons == ["OSError: the weights cannot be read"] and not ledger.trials
 
@@ -305,6 +306,13 @@ def test_a_cell_whose_worker_was_killed_goes_on_from_its_checkpoint(tmp_path):
     found, reasons = swept(tmp_path, executor=ProcessExecutor(tmp_path, IN_STEPS), **STEPS)
     assert not reasons and len(found["trials"]) == 2 and begun(tmp_path) == [0, 3, 0]
     assert not list((tmp_path / "cells").iterdir()) and not list(tmp_path.glob("job-*"))
+
+
+def test_a_worker_without_a_sign_of_life_is_ended_and_its_cells_are_dealt_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("peft_core.runs.sweep.BEAT_SECONDS", 4.0)
+    (tmp_path / "freeze").touch()
+    found, reasons = swept(tmp_path, executor=ProcessExecutor(tmp_path, IN_STEPS), **STEPS)
+    assert not reasons and len(found["trials"]) == 2 and begun(tmp_path) == [0, 3, 0]
 
 
 def test_a_cell_goes_on_from_its_checkpoint_where_the_sweep_itself_was_stopped(tmp_path):
