@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
-CONTRACTS = {"test_executors", "test_workers"}
+CONTRACTS = {"test_executors", "test_workers", "test_ray_curves", "test_ray_head"}
 LONGEST = (
     "test_ray", "contracts", "test_page", "test_resume", "test_hostile", "test_real_training", "test_kills",
     "test_hub_down", "test_download", "test_memory_limits", "test_soak", "test_clock",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from itertools import groupby
 
 from peft_core.records import RunState, StateRecord, StepRecord
 from peft_core.runs.job import Job
@@ -40,16 +41,13 @@ def train_comparison(spec, runs, *, folder, emit, notice, stop, resume, plan=Non
 
 
 def train_cells(spec, runs, *, folder, emit, notice, stop, resume):
-    """The real trainer of sweeps, with a checkpoint at every step. What it leaves beside the jobs' folders:
+    """CapaBoost by the real trainer of sweeps, with a checkpoint at every step; other methods, which need no torch, by
+    the one above. What is left beside the jobs' folders:
 
     `SETTING-SEED.curve` has the events of a cell, without their times, a line each. `resumed-STEP` says that a cell has
-    gone on from a checkpoint. While a file `hold` is there, the last run of a job stays at its fifth step, and
+    gone on from a checkpoint. While a file `hold` is there, the last run of a job stays at its sixth step, and
     `held-JOB` says so.
     """
-    from peft_core.training import loop
-    from peft_core.training.held_back import train_on_held_back
-
-    loop.LATEST_SECONDS = 0.0
     beside, by_id = folder.parent, {run.run: run for run in runs}
 
     def watched(event):
@@ -60,11 +58,26 @@ def train_cells(spec, runs, *, folder, emit, notice, stop, resume):
             run = by_id[event.run]
             with (beside / f"{run.label}-{run.seed}.curve").open("a") as curve:
                 curve.write(event.model_dump_json(exclude=TIMES) + "\n")
-        while event.run == runs[-1].run and event.step == 5 and (beside / "hold").exists():
+        while event.run == runs[-1].run and event.step == 6 and (beside / "hold").exists():
             (beside / f"held-{folder.name}").touch()
             time.sleep(0.02)
 
-    train_on_held_back(spec, runs, folder=folder, emit=watched, notice=notice, stop=stop, resume=resume)
+    for method, group in groupby(runs, key=lambda run: run.method.id):
+        train = _real() if method.startswith("capaboost") else _without_a_model
+        train(spec, list(group), folder=folder, emit=watched, notice=notice, stop=stop, resume=resume)
+
+
+def _real():
+    from peft_core.training import loop
+    from peft_core.training.held_back import train_on_held_back
+
+    loop.LATEST_SECONDS = 0.0
+    return train_on_held_back
+
+
+def _without_a_model(spec, runs, *, notice, **options):
+    notice({"environment": {"device": "none"}})
+    train_comparison(spec, runs, notice=notice, **options)
 
 
 def step_record(run, step):
