@@ -46,8 +46,10 @@ def storing(nodes, tmp_path_factory):
 
 @pytest.fixture
 def patient(monkeypatch):
-    """The patience that a cluster needs."""
+    """The patience that a cluster needs, and shorter pauses before something is begun again."""
     monkeypatch.setattr("tests.runs.support.PATIENCE", 8.0)
+    monkeypatch.setattr("peft_core.runs.ray_worker.PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr("peft_core.runs.ray.PAUSE_SECONDS", 0.1)
 
 
 @pytest.fixture
