@@ -5,7 +5,6 @@ Nothing here imports Ray: what is refused is refused before anything is started.
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import os
 import secrets
@@ -109,8 +108,10 @@ def installed() -> str | None:
 def secured(address: str | None, environment: Mapping[str, str]) -> dict[str, str]:
     """The environment in which a cluster is joined or, without an address, started: with token authentication on.
 
+    An address on loopback is no exception: Ray takes it for the node's own address in the network, where it listens.
+
     Raises:
-        InputError: an address of another kind, or a cluster beyond loopback without a token.
+        InputError: an address of another kind, or one without a token.
     """
     passed = {name: value for name, value in environment.items() if name != "RAY_ADDRESS"}
     if address is None:
@@ -120,12 +121,8 @@ def secured(address: str | None, environment: Mapping[str, str]) -> dict[str, st
     disabled = passed.get(MODE, "").lower() == "disabled"
     if _has_token(passed) and not disabled:
         return passed | {MODE: "token"}
-    if address == "auto" or not _loopback(_host(address)):
-        allowed = (
-            f"a cluster beyond this machine is joined with token authentication only; set {MODE}=token and {TOKEN}"
-        )
-        raise InputError("ray_address", address, allowed)
-    return passed
+    allowed = f"a cluster is joined with token authentication only; set {MODE}=token and {TOKEN}"
+    raise InputError("ray_address", address, allowed)
 
 
 def _has_token(environment: Mapping[str, str]) -> bool:
@@ -143,13 +140,6 @@ def _has_token(environment: Mapping[str, str]) -> bool:
 def _host(address: str) -> str:
     host, _, port = address.rpartition(":")
     return host.strip("[]") if port.isdigit() else ""
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _number(given: Mapping[str, str], name: str, default: float | None) -> float | None:

@@ -210,6 +210,7 @@ def test_a_cluster_that_was_never_there_is_not_waited_for_as_one_that_was(lines,
 
     monkeypatch.setattr("peft_core.runs.ray_options.installed", lambda: "2.60.0")
     monkeypatch.setattr(RayExecutor, "_open", lambda executor: None)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "t" * 32)
     executor = RayExecutor(tmp_path, TRAINER, RayOptions(address="127.0.0.1:1"))
     now = time.monotonic()
     try:
