@@ -54,6 +54,8 @@ def train_comparison(spec, runs, *, folder, emit, notice, stop, resume, plan=Non
         at[run.run] = int(place.read_text()) if resume and place.exists() else 0
         place.parent.mkdir(exist_ok=True)
         (folder / run.run / "process").write_text(f"{os.getpid()} {json.dumps(offer and offer.model_dump())}")
+        with (folder / run.run / "processes").open("a") as processes:
+            processes.write(f"{os.getpid()}\n")
         emit(StateRecord(run=run.run, step=at[run.run], state=RunState.RUNNING))
     while at:
         for run in [run for run in runs if run.run in at]:
