@@ -94,7 +94,9 @@ class RayExecutor:
     def slots(self) -> int:
         """Workers that the cluster has room for, as it was when it was joined."""
         self._kick.set()
-        self._connected.wait(CONNECT_SECONDS)
+        end = time.monotonic() + CONNECT_SECONDS
+        while not self._connected.wait(0.1) and self.alive() and time.monotonic() < end:
+            continue
         with self._lock:
             room = int(self._resources.get("CPU", 0) // self.options.cpus)
             if self.options.gpus:
@@ -167,7 +169,10 @@ class RayExecutor:
             self._kick.clear()
             with self._lock:
                 if self._process is None and not self._closed:
-                    self._open()
+                    try:
+                        self._open()
+                    except OSError as error:
+                        self._refused = reason(error)
             if self._connected.is_set():
                 self._begin_what_is_due()
             else:

@@ -275,12 +275,13 @@ def connect(address: str | None) -> dict[str, float]:
 
 
 def refusal(error: BaseException) -> dict[str, Any]:
-    """The line that says why there is no cluster; `unauthenticated` where waiting for it is of no use."""
-    from ray.exceptions import AuthenticationError
+    """The line that says why there is no cluster; `unauthenticated` where waiting for it is of no use.
 
+    Ray's own error of that kind comes as a part of another one's text.
+    """
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, AuthenticationError):
+        if "AuthenticationError" in f"{type(cause).__name__}: {cause}":
             return {"refused": "the token is not the cluster's", "unauthenticated": True}
         cause = cause.__cause__ or cause.__context__
     return {"refused": (str(error).strip().splitlines() or [type(error).__name__])[0]}

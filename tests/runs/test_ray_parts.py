@@ -181,20 +181,36 @@ def test_a_node_that_does_not_see_the_folder_says_so(tmp_path):
     host.close()
 
 
-@needs_ray
 def test_a_token_that_is_not_the_clusters_is_told_as_such():
-    from ray.exceptions import AuthenticationError
-
     from peft_core.runs.ray_bridge import refusal
 
-    try:
+    said = "Failed to connect to GCS. Last connection error: Traceback\nray.exceptions.AuthenticationError: RPC error"
+    try:  # as Ray 2.60 tells it
         try:
-            raise AuthenticationError("InvalidAuthToken: Authentication token is missing or incorrect")
-        except AuthenticationError as cause:
+            raise RuntimeError(said)
+        except RuntimeError as cause:
             raise ConnectionError("Failed to connect to Ray cluster at h:1") from cause
     except ConnectionError as error:
         assert refusal(error) == {"refused": "the token is not the cluster's", "unauthenticated": True}
     assert refusal(ConnectionError("Failed\nto connect")) == {"refused": "Failed"}
+
+
+def test_a_connection_that_cannot_be_opened_is_the_reason_of_what_waits(tmp_path, monkeypatch):
+    from peft_core.runs.ray import RayExecutor
+
+    monkeypatch.setattr("peft_core.runs.ray_options.installed", lambda: "2.60.0")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "t" * 32)
+    (tmp_path / "file").touch()
+    executor = RayExecutor(tmp_path / "file", TRAINER, RayOptions(address="127.0.0.1:1"))
+    try:
+        worker = executor.start(job(tmp_path))
+        until(lambda: executor._refused)
+        executor._patience = 0.0
+        assert executor.slots() == 1, "at once"
+        until(lambda: worker.ended() is not None)
+        assert "cannot be reached (FileExistsError" in worker.ended().reason
+    finally:
+        executor.close()
 
 
 @pytest.mark.parametrize(
